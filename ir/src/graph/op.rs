@@ -1,0 +1,265 @@
+//! The closed set of graph operators: semantics, operands and result type of each.
+//!
+//! Result types are computed by [`Op::infer`] alone; readers and passes never write a type by hand. Shapes in the
+//! comments are letters; `...` stands for any leading dimensions.
+
+use crate::types::{DType, ShapeError, TensorType};
+
+/// Elementwise function of one operand; result has the operand's type unless stated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnaryOp {
+    /// `-x`; integers wrap.
+    Neg,
+    /// `|x|`; the most negative integer stays.
+    Abs,
+    /// `e^x`. Floats only, as all that follow up to `Ceil`.
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// Square root.
+    Sqrt,
+    /// `1 / x`.
+    Recip,
+    /// Error function, `2/√π ∫₀ˣ e^(-t²) dt`.
+    Erf,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// Sine.
+    Sin,
+    /// Cosine.
+    Cos,
+    /// Round to the nearest integer, ties to even.
+    Round,
+    /// Round toward minus infinity.
+    Floor,
+    /// Round toward plus infinity.
+    Ceil,
+    /// Logical negation; `bool` only.
+    Not,
+}
+
+/// Elementwise function of two operands of one element type, broadcast against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// `a + b`.
+    Add,
+    /// `a - b`.
+    Sub,
+    /// `a * b`.
+    Mul,
+    /// `a / b`; integers truncate, and give 0 for `b = 0`.
+    Div,
+    /// `a` to the power `b`. Floats only.
+    Pow,
+    /// The larger.
+    Max,
+    /// The smaller.
+    Min,
+    /// Logical and; `bool` only, as `Or` and `Xor`.
+    And,
+    /// Logical or.
+    Or,
+    /// Logical exclusive or.
+    Xor,
+    /// `a == b`; result is `bool`, as for all comparisons.
+    Eq,
+    /// `a < b`.
+    Lt,
+    /// `a <= b`.
+    Le,
+}
+
+impl BinaryOp {
+    /// Whether the result is `bool` whatever the operands are.
+    pub fn is_comparison(self) -> bool {
+        matches!(self, BinaryOp::Eq | BinaryOp::Lt | BinaryOp::Le)
+    }
+}
+
+/// How a reduction combines elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceOp {
+    /// Sum; 0 for no elements.
+    Sum,
+    /// Arithmetic mean. Floats only; NaN for no elements.
+    Mean,
+    /// Largest element; refused for no elements.
+    Max,
+    /// Smallest element; refused for no elements.
+    Min,
+    /// Product; 1 for no elements.
+    Prod,
+}
+
+/// Which form of GELU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GeluKind {
+    /// `x/2 · (1 + erf(x/√2))`.
+    Erf,
+    /// `x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))`.
+    Tanh,
+}
+
+/// Attributes of a convolution over the trailing spatial dimensions (one or two).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvAttrs {
+    /// Step of the window per spatial dimension, at least 1.
+    pub strides: Vec<u64>,
+    /// Spacing of the kernel's elements per spatial dimension, at least 1.
+    pub dilations: Vec<u64>,
+    /// Zero elements before and after, per spatial dimension.
+    pub pads: Vec<(u64, u64)>,
+    /// Number of groups that channels are split into; divides both channel counts.
+    pub groups: u64,
+}
+
+/// What a pooling window computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// Largest element; padding never wins.
+    Max,
+    /// Mean over all window positions, padding counted as zeros.
+    AverageIncludePad,
+    /// Mean over the window positions that lie inside the input.
+    AverageExcludePad,
+}
+
+/// Attributes of pooling over the trailing spatial dimensions (one or two).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolAttrs {
+    /// What is computed.
+    pub kind: PoolKind,
+    /// Window size per spatial dimension.
+    pub kernel: Vec<u64>,
+    /// Step of the window per spatial dimension, at least 1.
+    pub strides: Vec<u64>,
+    /// Spacing of the window's elements per spatial dimension, at least 1.
+    pub dilations: Vec<u64>,
+    /// Elements of padding before and after, per spatial dimension.
+    pub pads: Vec<(u64, u64)>,
+}
+
+/// An operator. Every variant names its operands in order and its result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `(x) -> f(x)`.
+    Unary(UnaryOp),
+    /// `(a, b) -> f(a, b)`, broadcast.
+    Binary(BinaryOp),
+    /// `(condition: bool, a, b) -> condition ? a : b`, broadcast.
+    Select,
+    /// `(x) -> x` in another element type. Float to integer truncates toward zero and saturates (NaN gives 0);
+    /// integers wrap; to `bool` is `x != 0`.
+    Cast {
+        /// Element type of the result.
+        to: DType,
+    },
+    /// `(a: [..., M, K], b: [..., K, N]) -> [..., M, N]`, leading dimensions broadcast. Ranks of at least 2; floats.
+    MatMul,
+    /// `(x: [N, C, spatial...], w: [O, C/groups, kernel...], bias?: [O]) -> [N, O, out...]`. Floats; cross-correlation
+    /// (the kernel is not flipped).
+    Conv(ConvAttrs),
+    /// `(x: [N, C, spatial...]) -> [N, C, out...]`.
+    Pool(PoolAttrs),
+    /// `(x) -> x reduced over axes`. Axes are sorted and distinct; kept dimensions become 1.
+    Reduce {
+        /// How elements are combined.
+        op: ReduceOp,
+        /// The dimensions that are reduced.
+        axes: Vec<usize>,
+        /// Whether reduced dimensions stay with size 1.
+        keep_dims: bool,
+    },
+    /// `(x) -> e^(x - max) / Σ e^(x - max)` along one dimension.
+    Softmax {
+        /// The dimension.
+        axis: usize,
+    },
+    /// `(x, scale: [D...], bias: [D...]) -> (x - mean)/√(variance + epsilon) · scale + bias` over the dimensions from
+    /// `axis` to the last, whose shape is `D...`; the variance is that of the population.
+    LayerNorm {
+        /// First normalized dimension.
+        axis: usize,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `(x: [N, C, ...], scale: [C], bias: [C], mean: [C], variance: [C]) -> (x - mean)/√(variance + epsilon) · scale + bias`.
+    BatchNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Gaussian error linear unit (Hendrycks and Gimpel, arXiv 1606.08415).
+    Gelu(GeluKind),
+    /// `(q: [B, H, S, D], k: [B, H, T, D], v: [B, H, T, E], bias?) -> softmax(scale · q kᵀ + bias) v : [B, H, S, E]`;
+    /// the bias broadcasts to `[B, H, S, T]`.
+    Attention {
+        /// Factor of the products before the bias is added.
+        scale: f32,
+    },
+    /// `(x) -> x` with the same elements in row-major order under another shape.
+    Reshape {
+        /// Shape of the result.
+        shape: Vec<u64>,
+    },
+    /// `(x) -> y` with `y.shape[i] = x.shape[perm[i]]`.
+    Transpose {
+        /// A permutation of the dimensions.
+        perm: Vec<usize>,
+    },
+    /// `(x) -> x` broadcast to a shape, as numpy does.
+    Expand {
+        /// Shape of the result.
+        shape: Vec<u64>,
+    },
+    /// `(x0, x1, ...) -> joined along a dimension`. At least one operand.
+    Concat {
+        /// The dimension.
+        axis: usize,
+    },
+    /// `(x) -> y` with `y[i...] = x[start + step · i...]`. One entry per dimension; steps may be negative, never 0.
+    Slice {
+        /// First element taken, per dimension.
+        starts: Vec<u64>,
+        /// Number of elements taken, per dimension.
+        sizes: Vec<u64>,
+        /// Distance between elements taken, per dimension.
+        steps: Vec<i64>,
+    },
+    /// `(x) -> x` with elements of a value around it. One entry per dimension.
+    Pad {
+        /// Elements before and after, per dimension.
+        pads: Vec<(u64, u64)>,
+        /// Value of the added elements, converted to the element type.
+        value: f64,
+    },
+    /// `(x, indices: i32 or i64) -> y` with `y[a..., i..., b...] = x[a..., indices[i...], b...]`. Negative indices count
+    /// from the end; an index out of range is an error at run time.
+    Gather {
+        /// The dimension that is indexed.
+        axis: usize,
+    },
+}
+
+/// Why operands do not fit an operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// Too few or too many operands.
+    #[error("takes {expected} operands, but {actual} are given")]
+    Arity {
+        /// How many it takes, in words.
+        expected: &'static str,
+        /// How many are given.
+        actual: usize,
+    },
+    /// An element type is not accepted.
+    #[error("element type {0} is not accepted here")]
+    DType(DType),
+    /// Shapes or attributes do not fit together; the text says which.
+    #[error("{0}")]
+    Shape(String),
+    /// The result would be too large.
+    #[error(transparent)]
+    Limit(#[from] ShapeError),
+}

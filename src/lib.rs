@@ -1,0 +1,1 @@
+//! The driver: from a model file to an artifact.
