@@ -130,18 +130,17 @@ pub enum ShapeError {
     RankTooHigh(usize),
 }
 
-/// Number of elements of a shape; 1 for a scalar.
+/// Number of elements of a shape; 1 for a scalar. Dimensions of 0 count as 1 towards the limit, so that every product of
+/// some of the dimensions (a stride, the size of a part) stays below it too.
 pub fn element_count(shape: &[u64]) -> Result<u64, ShapeError> {
     if shape.len() > MAX_RANK {
         return Err(ShapeError::RankTooHigh(shape.len()));
     }
-    if shape.contains(&0) {
-        return Ok(0);
-    }
-    shape
+    let nonzero = shape
         .iter()
-        .try_fold(1u64, |n, &d| n.checked_mul(d).filter(|&n| n <= MAX_ELEMENTS))
-        .ok_or_else(|| ShapeError::TooLarge(shape.to_vec()))
+        .try_fold(1u64, |n, &d| n.checked_mul(d.max(1)).filter(|&n| n <= MAX_ELEMENTS))
+        .ok_or_else(|| ShapeError::TooLarge(shape.to_vec()))?;
+    Ok(if shape.contains(&0) { 0 } else { nonzero })
 }
 
 /// Element type and static shape of a tensor. Constructed only through [`TensorType::new`], so the element count and
@@ -233,7 +232,11 @@ pub struct TensorSizeError {
 impl Tensor {
     /// Pairs a type with its bytes, whose number must be exactly right.
     pub fn new(ty: TensorType, bytes: Bytes) -> Result<Self, TensorSizeError> {
-        if ty.bytes() == bytes.len() as u64 { Ok(Self { ty, bytes }) } else { Err(TensorSizeError { ty, actual_bytes: bytes.len() }) }
+        if ty.bytes() == bytes.len() as u64 {
+            Ok(Self { ty, bytes })
+        } else {
+            Err(TensorSizeError { ty, actual_bytes: bytes.len() })
+        }
     }
 
     /// A tensor of 32-bit floats. Fails if the number of values is not that of the shape.

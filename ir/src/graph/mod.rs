@@ -12,6 +12,7 @@
 //! - Integer `add`, `sub`, `mul` and `neg` wrap. Integer division truncates toward zero; division by zero gives 0.
 //! - Binary operators and `select` broadcast as numpy does: shapes align at the last dimension, 1 stretches.
 
+pub mod infer;
 pub mod op;
 
 use bytes::Bytes;

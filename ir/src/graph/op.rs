@@ -3,7 +3,7 @@
 //! Result types are computed by [`Op::infer`] alone; readers and passes never write a type by hand. Shapes in the
 //! comments are letters; `...` stands for any leading dimensions.
 
-use crate::types::{DType, ShapeError, TensorType};
+use crate::types::{DType, ShapeError};
 
 /// Elementwise function of one operand; result has the operand's type unless stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +72,42 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// Every function, in declaration order.
+    pub const ALL: [BinaryOp; 13] = [
+        BinaryOp::Add,
+        BinaryOp::Sub,
+        BinaryOp::Mul,
+        BinaryOp::Div,
+        BinaryOp::Pow,
+        BinaryOp::Max,
+        BinaryOp::Min,
+        BinaryOp::And,
+        BinaryOp::Or,
+        BinaryOp::Xor,
+        BinaryOp::Eq,
+        BinaryOp::Lt,
+        BinaryOp::Le,
+    ];
+
+    /// The mnemonic in text forms.
+    pub fn name(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "add",
+            BinaryOp::Sub => "sub",
+            BinaryOp::Mul => "mul",
+            BinaryOp::Div => "div",
+            BinaryOp::Pow => "pow",
+            BinaryOp::Max => "max",
+            BinaryOp::Min => "min",
+            BinaryOp::And => "and",
+            BinaryOp::Or => "or",
+            BinaryOp::Xor => "xor",
+            BinaryOp::Eq => "eq",
+            BinaryOp::Lt => "lt",
+            BinaryOp::Le => "le",
+        }
+    }
+
     /// Whether the result is `bool` whatever the operands are.
     pub fn is_comparison(self) -> bool {
         matches!(self, BinaryOp::Eq | BinaryOp::Lt | BinaryOp::Le)
@@ -240,6 +276,87 @@ pub enum Op {
         /// The dimension that is indexed.
         axis: usize,
     },
+}
+
+impl UnaryOp {
+    /// Every function, in declaration order.
+    pub const ALL: [UnaryOp; 15] = [
+        UnaryOp::Neg,
+        UnaryOp::Abs,
+        UnaryOp::Exp,
+        UnaryOp::Log,
+        UnaryOp::Sqrt,
+        UnaryOp::Recip,
+        UnaryOp::Erf,
+        UnaryOp::Tanh,
+        UnaryOp::Sigmoid,
+        UnaryOp::Sin,
+        UnaryOp::Cos,
+        UnaryOp::Round,
+        UnaryOp::Floor,
+        UnaryOp::Ceil,
+        UnaryOp::Not,
+    ];
+
+    /// The mnemonic in text forms.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnaryOp::Neg => "neg",
+            UnaryOp::Abs => "abs",
+            UnaryOp::Exp => "exp",
+            UnaryOp::Log => "log",
+            UnaryOp::Sqrt => "sqrt",
+            UnaryOp::Recip => "recip",
+            UnaryOp::Erf => "erf",
+            UnaryOp::Tanh => "tanh",
+            UnaryOp::Sigmoid => "sigmoid",
+            UnaryOp::Sin => "sin",
+            UnaryOp::Cos => "cos",
+            UnaryOp::Round => "round",
+            UnaryOp::Floor => "floor",
+            UnaryOp::Ceil => "ceil",
+            UnaryOp::Not => "not",
+        }
+    }
+}
+
+impl Op {
+    /// The mnemonic in text forms: `matmul`, `add`, `reduce_sum`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Unary(u) => u.name(),
+            Op::Binary(b) => b.name(),
+            Op::Select => "select",
+            Op::Cast { .. } => "cast",
+            Op::MatMul => "matmul",
+            Op::Conv(_) => "conv",
+            Op::Pool(p) => match p.kind {
+                PoolKind::Max => "pool_max",
+                PoolKind::AverageIncludePad => "pool_mean_padded",
+                PoolKind::AverageExcludePad => "pool_mean",
+            },
+            Op::Reduce { op, .. } => match op {
+                ReduceOp::Sum => "reduce_sum",
+                ReduceOp::Mean => "reduce_mean",
+                ReduceOp::Max => "reduce_max",
+                ReduceOp::Min => "reduce_min",
+                ReduceOp::Prod => "reduce_prod",
+            },
+            Op::Softmax { .. } => "softmax",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::BatchNorm { .. } => "batch_norm",
+            Op::Gelu(GeluKind::Erf) => "gelu_erf",
+            Op::Gelu(GeluKind::Tanh) => "gelu_tanh",
+            Op::Attention { .. } => "attention",
+            Op::Reshape { .. } => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::Expand { .. } => "expand",
+            Op::Concat { .. } => "concat",
+            Op::Slice { .. } => "slice",
+            Op::Pad { .. } => "pad",
+            Op::Gather { .. } => "gather",
+        }
+    }
 }
 
 /// Why operands do not fit an operator.
