@@ -20,4 +20,8 @@
 //! The crate does no input or output, prints nothing, and does not panic on any input: bytes in, bytes and a report out.
 
 pub mod graph;
+pub mod machine;
+pub mod plan;
+pub mod schedule;
 pub mod types;
+pub mod tile;
