@@ -23,5 +23,5 @@ pub mod graph;
 pub mod machine;
 pub mod plan;
 pub mod schedule;
-pub mod types;
 pub mod tile;
+pub mod types;

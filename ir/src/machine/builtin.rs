@@ -26,7 +26,7 @@ pub fn builtin(name: &str) -> Result<Machine, MachineError> {
         "x86-64-v3" => X86_64_V3,
         "x86-64-v4" => X86_64_V4,
         "aarch64" => AARCH64,
-        other => return Err(MachineError::Unknown(other.to_owned())),
+        other => return Err(MachineError::Unknown { name: other.to_owned() }),
     })
 }
 

@@ -85,8 +85,11 @@ pub enum MachineError {
         reason: String,
     },
     /// No built-in machine of that name.
-    #[error("no built-in machine is called `{0}`; there are {}", BUILTIN_NAMES.join(", "))]
-    Unknown(String),
+    #[error("no built-in machine is called `{name}`; there are {known}", known = BUILTIN_NAMES.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
 }
 
 impl Machine {
@@ -101,7 +104,8 @@ impl Machine {
     }
 
     fn validate(&self) -> Result<(), MachineError> {
-        let fail = |reason: &str| Err(MachineError::Impossible { machine: self.name.clone(), reason: reason.to_owned() });
+        let fail =
+            |reason: &str| Err(MachineError::Impossible { machine: self.name.clone(), reason: reason.to_owned() });
         let positive = |x: f64| x.is_finite() && x > 0.0;
         if !positive(self.clock_hz) || self.clock_hz > 1e11 {
             return fail("`clock_hz` must lie between 0 and 1e11");
@@ -112,7 +116,8 @@ impl Machine {
         if !(8..=64).contains(&self.vector_registers) {
             return fail("`vector_registers` must lie between 8 and 64");
         }
-        if ![self.mac_per_cycle, self.alu_per_cycle, self.loads_per_cycle].into_iter().all(|r| positive(r) && r <= 16.0) {
+        if ![self.mac_per_cycle, self.alu_per_cycle, self.loads_per_cycle].into_iter().all(|r| positive(r) && r <= 16.0)
+        {
             return fail("rates per cycle must lie between 0 and 16");
         }
         if !(self.call_cycles.is_finite() && self.call_cycles >= 0.0) {

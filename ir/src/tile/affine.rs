@@ -154,10 +154,8 @@ impl Affine {
     /// Splits into `divisor · quotient + rest`, taking every term whose coefficient is a multiple of the divisor.
     fn split_multiples(&self, divisor: i64) -> (Affine, Affine) {
         let (whole, rest): (Vec<_>, Vec<_>) = self.terms.iter().cloned().partition(|(_, c)| c % divisor == 0);
-        let quotient = Self::from_terms(
-            whole.into_iter().map(|(a, c)| (a, c / divisor)),
-            self.constant.div_euclid(divisor),
-        );
+        let quotient =
+            Self::from_terms(whole.into_iter().map(|(a, c)| (a, c / divisor)), self.constant.div_euclid(divisor));
         (quotient, Self { terms: rest, constant: self.constant.rem_euclid(divisor) })
     }
 
