@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`types`] | element types, shapes with checked arithmetic, constants as ranges of shared bytes |
+//! | [`text`] | the lexer that the text forms of all levels share |
 //! | [`graph`] | the graph: values, nodes, the closed set of operators; inference, verifier, text form, interpreter, passes |
 //! | [`tile`] | tile programs: kernels as trees of loops and tile statements; accesses, layouts, verifier, text form, interpreter |
 //! | [`lower`] | graph to naive tile program |
@@ -24,4 +25,5 @@ pub mod machine;
 pub mod plan;
 pub mod schedule;
 pub mod tile;
+pub mod text;
 pub mod types;
