@@ -24,6 +24,6 @@ pub mod graph;
 pub mod machine;
 pub mod plan;
 pub mod schedule;
-pub mod tile;
 pub mod text;
+pub mod tile;
 pub mod types;

@@ -14,6 +14,7 @@
 
 pub mod infer;
 pub mod op;
+pub mod verify;
 
 use bytes::Bytes;
 use cranelift_entity::{PrimaryMap, entity_impl};
