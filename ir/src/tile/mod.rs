@@ -43,6 +43,7 @@
 pub mod affine;
 pub mod expr;
 pub mod layout;
+pub mod walk;
 
 use cranelift_entity::{PrimaryMap, entity_impl};
 

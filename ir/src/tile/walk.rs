@@ -1,0 +1,196 @@
+//! Walking kernels: which accesses a statement makes, where items stand in the tree, and rewriting of coordinates.
+
+use super::{Access, Affine, Buffer, Item, KernelData, Loop, Stmt, StmtData, StmtOp, Var};
+
+/// Position of an item in a kernel's tree: the index in each nested body, outermost first.
+pub type Path = Vec<usize>;
+
+impl StmtData {
+    /// The access that the statement writes.
+    pub fn write(&self) -> &Access {
+        match &self.op {
+            StmtOp::Copy { dst, .. }
+            | StmtOp::Map { dst, .. }
+            | StmtOp::Reduce { dst, .. }
+            | StmtOp::Gather { dst, .. } => dst,
+            StmtOp::Mma { acc, .. } => acc,
+        }
+    }
+
+    /// The accesses that the statement reads, accumulators included.
+    pub fn reads(&self) -> Vec<&Access> {
+        match &self.op {
+            StmtOp::Copy { src, .. } => vec![src],
+            StmtOp::Map { value, .. } => value.loads().collect(),
+            StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
+            StmtOp::Reduce { dst, src, .. } => vec![dst, src],
+            StmtOp::Gather { src, index, .. } => vec![src, index],
+        }
+    }
+
+    /// Every access once, reads and writes (an accumulator appears once).
+    pub fn accesses(&self) -> Vec<&Access> {
+        match &self.op {
+            StmtOp::Copy { dst, src } => vec![dst, src],
+            StmtOp::Map { dst, value } => std::iter::once(dst).chain(value.loads()).collect(),
+            StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
+            StmtOp::Reduce { dst, src, .. } => vec![dst, src],
+            StmtOp::Gather { dst, src, index, .. } => vec![dst, src, index],
+        }
+    }
+
+    /// Every access once, to be rewritten.
+    pub fn accesses_mut(&mut self) -> Vec<&mut Access> {
+        match &mut self.op {
+            StmtOp::Copy { dst, src } => vec![dst, src],
+            StmtOp::Map { dst, value } => std::iter::once(dst).chain(value.loads_mut()).collect(),
+            StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
+            StmtOp::Reduce { dst, src, .. } => vec![dst, src],
+            StmtOp::Gather { dst, src, index, .. } => vec![dst, src, index],
+        }
+    }
+
+    /// Whether the statement touches a buffer.
+    pub fn touches(&self, buffer: Buffer) -> bool {
+        self.accesses().iter().any(|a| a.buffer == buffer)
+    }
+
+    /// Position of the dimension of that name.
+    pub fn dim_named(&self, name: &str) -> Option<usize> {
+        self.dims.iter().position(|d| d.name == name)
+    }
+
+    /// Number of points of the tile.
+    pub fn points(&self) -> u64 {
+        self.dims.iter().map(|d| d.extent).product()
+    }
+
+    /// Replaces variables in every coordinate and simplifies with the ranges of the new ones.
+    pub fn substitute(&mut self, map: &dyn Fn(Var) -> Affine, extents: &dyn Fn(Var) -> u64) {
+        for access in self.accesses_mut() {
+            for index in &mut access.index {
+                *index = index.substitute(map, extents);
+            }
+        }
+    }
+}
+
+impl KernelData {
+    /// Number of values of a variable, as seen from a statement.
+    pub fn extent_of(&self, stmt: &StmtData, var: Var) -> u64 {
+        match var {
+            Var::Loop(l) => self.loops[l].extent,
+            Var::Dim(i) => stmt.dims[i as usize].extent,
+        }
+    }
+
+    /// Statements in force, in order of the text.
+    pub fn stmts_in_order(&self) -> Vec<Stmt> {
+        let mut out = Vec::new();
+        collect_stmts(&self.body, &mut out);
+        out
+    }
+
+    /// The statement in force of that name.
+    pub fn stmt_named(&self, name: &str) -> Option<Stmt> {
+        self.stmts_in_order().into_iter().find(|&s| self.stmts[s].name == name)
+    }
+
+    /// The loop in force of that name.
+    pub fn loop_named(&self, name: &str) -> Option<Loop> {
+        let mut found = None;
+        walk(&self.body, &mut Vec::new(), &mut |item, _| {
+            if let Item::Loop(l, _) = item
+                && self.loops[*l].name == name
+            {
+                found = Some(*l);
+            }
+        });
+        found
+    }
+
+    /// Where a statement stands, and the loops around it from the outermost.
+    pub fn locate(&self, stmt: Stmt) -> Option<(Path, Vec<Loop>)> {
+        find(&self.body, &|item| matches!(item, Item::Stmt(s) if *s == stmt))
+    }
+
+    /// Where a loop stands, and the loops around it from the outermost.
+    pub fn locate_loop(&self, l: Loop) -> Option<(Path, Vec<Loop>)> {
+        find(&self.body, &|item| matches!(item, Item::Loop(x, _) if *x == l))
+    }
+
+    /// The body that holds the item at `path`.
+    pub fn body_at_mut(&mut self, path: &[usize]) -> Option<&mut Vec<Item>> {
+        let mut body = &mut self.body;
+        for &i in &path[..path.len().checked_sub(1)?] {
+            match body.get_mut(i)? {
+                Item::Loop(_, inner) => body = inner,
+                Item::Stmt(_) => return None,
+            }
+        }
+        Some(body)
+    }
+
+    /// The body of a loop.
+    pub fn loop_body(&self, l: Loop) -> Option<&[Item]> {
+        let mut found = None;
+        walk(&self.body, &mut Vec::new(), &mut |item, _| {
+            if let Item::Loop(x, inner) = item
+                && *x == l
+            {
+                found = Some(inner.as_slice());
+            }
+        });
+        found
+    }
+
+    /// Buffers that the kernel touches, in order of first use.
+    pub fn buffers(&self) -> Vec<Buffer> {
+        let mut out: Vec<Buffer> = Vec::new();
+        for s in self.stmts_in_order() {
+            for a in self.stmts[s].accesses() {
+                if !out.contains(&a.buffer) {
+                    out.push(a.buffer);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Statements of a body in order of the text.
+pub fn collect_stmts(body: &[Item], out: &mut Vec<Stmt>) {
+    walk(body, &mut Vec::new(), &mut |item, _| {
+        if let Item::Stmt(s) = item {
+            out.push(*s);
+        }
+    });
+}
+
+/// Calls `f` for every item in order of the text, with the loops around it.
+pub fn walk<'a>(body: &'a [Item], around: &mut Vec<Loop>, f: &mut dyn FnMut(&'a Item, &[Loop])) {
+    for item in body {
+        f(item, around);
+        if let Item::Loop(l, inner) = item {
+            around.push(*l);
+            walk(inner, around, f);
+            around.pop();
+        }
+    }
+}
+
+fn find(body: &[Item], wanted: &dyn Fn(&Item) -> bool) -> Option<(Path, Vec<Loop>)> {
+    for (i, item) in body.iter().enumerate() {
+        if wanted(item) {
+            return Some((vec![i], Vec::new()));
+        }
+        if let Item::Loop(l, inner) = item
+            && let Some((mut path, mut loops)) = find(inner, wanted)
+        {
+            path.insert(0, i);
+            loops.insert(0, *l);
+            return Some((path, loops));
+        }
+    }
+    None
+}
