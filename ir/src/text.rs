@@ -5,6 +5,8 @@
 //! is punctuation, so `i-1` reads as three tokens; [`Cursor::i64`] and [`Cursor::float`] accept it before a number.
 //! Nothing here recurses, and nothing panics on any text.
 
+pub mod constant;
+
 use std::fmt;
 
 use cranelift_entity::EntityRef;

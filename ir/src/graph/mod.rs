@@ -14,6 +14,7 @@
 
 pub mod infer;
 pub mod op;
+pub mod text;
 pub mod verify;
 
 use bytes::Bytes;

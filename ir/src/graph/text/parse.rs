@@ -1,0 +1,223 @@
+//! Reads graphs. Types in the text are checked against inference; handles in the text may be any numbers, each defined
+//! once and before its use, and the graph read is numbered in the order of definitions.
+
+use rustc_hash::FxHashMap;
+
+use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
+use crate::text::constant::SideConsts;
+use crate::text::{Cursor, ParseError, Token};
+
+impl Graph {
+    /// Reads a graph in the [text form](super). `side` holds the constants that the text names by hash.
+    ///
+    /// # Errors
+    /// At the first place that is not accepted.
+    pub fn parse(text: &str, side: Option<&SideConsts>) -> Result<Self, ParseError> {
+        let mut cursor = Cursor::new(text)?;
+        cursor.expect("graph")?;
+        let graph = Self::new(cursor.string()?);
+        let mut parser = Parser { cursor, side, graph, values: FxHashMap::default() };
+        parser.cursor.expect("{")?;
+        while !parser.cursor.eat("}")? {
+            parser.statement()?;
+        }
+        if *parser.cursor.peek() != Token::End {
+            return Err(parser.cursor.expected("the end"));
+        }
+        Ok(parser.graph)
+    }
+}
+
+struct Parser<'a> {
+    cursor: Cursor<'a>,
+    side: Option<&'a SideConsts>,
+    graph: Graph,
+    /// Values by their number in the text.
+    values: FxHashMap<u32, Value>,
+}
+
+impl Parser<'_> {
+    fn statement(&mut self) -> Result<(), ParseError> {
+        if self.cursor.eat("out")? {
+            let name = self.cursor.string()?;
+            let value = self.operand()?;
+            self.graph.add_output(name, value);
+            return Ok(());
+        }
+        let is_input = self.cursor.eat("in")?;
+        let is_const = !is_input && self.cursor.eat("const")?;
+        let start = self.cursor.offset();
+        let number = self.cursor.handle("v")?;
+        if self.values.contains_key(&number) {
+            return Err(self.cursor.error_at(start, format!("v{number} is defined twice")));
+        }
+        let name = self.cursor.string()?;
+        self.cursor.expect(":")?;
+        let type_start = self.cursor.offset();
+        let ty = self.cursor.tensor_type()?;
+        let value = if is_input {
+            self.graph.add_input(name, ty)
+        } else if is_const {
+            self.cursor.expect("=")?;
+            let tensor = self.cursor.constant(ty, self.side)?;
+            self.graph.add_const(name, tensor)
+        } else {
+            self.cursor.expect("=")?;
+            let op_start = self.cursor.offset();
+            let (op, operands) = self.application()?;
+            let node_name = if self.cursor.eat("@")? { self.cursor.string()? } else { name.clone() };
+            let added = self.graph.add_node(node_name, op, &operands);
+            let value = added.map_err(|e| self.cursor.error_at(op_start, e.to_string()))?;
+            self.graph.values[value].name = name;
+            let inferred = self.graph.ty(value);
+            if *inferred != ty {
+                let message = format!("the operator computes {inferred}, not {ty}");
+                return Err(self.cursor.error_at(type_start, message));
+            }
+            value
+        };
+        self.values.insert(number, value);
+        Ok(())
+    }
+
+    fn operand(&mut self) -> Result<Value, ParseError> {
+        let start = self.cursor.offset();
+        let number = self.cursor.handle("v")?;
+        self.values
+            .get(&number)
+            .copied()
+            .ok_or_else(|| self.cursor.error_at(start, format!("v{number} is not defined before")))
+    }
+
+    /// Mnemonic, operands and attributes.
+    fn application(&mut self) -> Result<(Op, Vec<Value>), ParseError> {
+        let start = self.cursor.offset();
+        let mnemonic = self.cursor.word()?;
+        let mut operands = Vec::new();
+        // No mnemonic is without operands, so a word after it is one.
+        if matches!(self.cursor.peek(), Token::Word(_)) {
+            operands.push(self.operand()?);
+            while self.cursor.eat(",")? {
+                operands.push(self.operand()?);
+            }
+        }
+        let mut attributes = Attributes { cursor: &mut self.cursor, any: false };
+        let op = attributes.op(mnemonic)?;
+        attributes.close()?;
+        let op = op.ok_or_else(|| self.cursor.error_at(start, format!("there is no operator `{mnemonic}`")))?;
+        Ok((op, operands))
+    }
+}
+
+/// Reads `{key: value, ...}` with known keys in a fixed order.
+struct Attributes<'c, 'a> {
+    cursor: &'c mut Cursor<'a>,
+    /// Whether a key was read, and with it the brace.
+    any: bool,
+}
+
+impl<'a> Attributes<'_, 'a> {
+    fn key(&mut self, key: &str) -> Result<&mut Cursor<'a>, ParseError> {
+        self.cursor.expect(if self.any { "," } else { "{" })?;
+        self.any = true;
+        self.cursor.expect(key)?;
+        self.cursor.expect(":")?;
+        Ok(self.cursor)
+    }
+
+    fn close(&mut self) -> Result<(), ParseError> {
+        if self.any { self.cursor.expect("}") } else { Ok(()) }
+    }
+
+    fn u64s(&mut self, key: &str) -> Result<Vec<u64>, ParseError> {
+        self.key(key)?.list("[", "]", Cursor::u64)
+    }
+
+    fn usizes(&mut self, key: &str) -> Result<Vec<usize>, ParseError> {
+        self.key(key)?.list("[", "]", Cursor::usize)
+    }
+
+    fn axis(&mut self) -> Result<usize, ParseError> {
+        self.key("axis")?.usize()
+    }
+
+    fn pads(&mut self) -> Result<Vec<(u64, u64)>, ParseError> {
+        self.key("pads")?.list("[", "]", |c| {
+            c.expect("[")?;
+            let before = c.u64()?;
+            c.expect(",")?;
+            let after = c.u64()?;
+            c.expect("]")?;
+            Ok((before, after))
+        })
+    }
+
+    fn flag(&mut self, key: &str) -> Result<bool, ParseError> {
+        let cursor = self.key(key)?;
+        if cursor.eat("true")? {
+            return Ok(true);
+        }
+        if cursor.eat("false")? { Ok(false) } else { Err(cursor.expected("`true` or `false`")) }
+    }
+
+    /// The operator of that mnemonic with its attributes, or `None` if there is no such mnemonic.
+    fn op(&mut self, mnemonic: &str) -> Result<Option<Op>, ParseError> {
+        if let Some(op) = UnaryOp::ALL.into_iter().find(|op| op.name() == mnemonic) {
+            return Ok(Some(Op::Unary(op)));
+        }
+        if let Some(op) = BinaryOp::ALL.into_iter().find(|op| op.name() == mnemonic) {
+            return Ok(Some(Op::Binary(op)));
+        }
+        Ok(Some(match mnemonic {
+            "select" => Op::Select,
+            "cast" => Op::Cast { to: self.key("to")?.dtype()? },
+            "matmul" => Op::MatMul,
+            "conv" => Op::Conv(ConvAttrs {
+                strides: self.u64s("strides")?,
+                dilations: self.u64s("dilations")?,
+                pads: self.pads()?,
+                groups: self.key("groups")?.u64()?,
+            }),
+            "pool_max" => self.pool(PoolKind::Max)?,
+            "pool_mean" => self.pool(PoolKind::AverageExcludePad)?,
+            "pool_mean_padded" => self.pool(PoolKind::AverageIncludePad)?,
+            "reduce_sum" => self.reduce(ReduceOp::Sum)?,
+            "reduce_mean" => self.reduce(ReduceOp::Mean)?,
+            "reduce_max" => self.reduce(ReduceOp::Max)?,
+            "reduce_min" => self.reduce(ReduceOp::Min)?,
+            "reduce_prod" => self.reduce(ReduceOp::Prod)?,
+            "softmax" => Op::Softmax { axis: self.axis()? },
+            "layer_norm" => Op::LayerNorm { axis: self.axis()?, epsilon: self.key("epsilon")?.float()? },
+            "batch_norm" => Op::BatchNorm { epsilon: self.key("epsilon")?.float()? },
+            "gelu_erf" => Op::Gelu(GeluKind::Erf),
+            "gelu_tanh" => Op::Gelu(GeluKind::Tanh),
+            "attention" => Op::Attention { scale: self.key("scale")?.float()? },
+            "reshape" => Op::Reshape { shape: self.u64s("shape")? },
+            "transpose" => Op::Transpose { perm: self.usizes("perm")? },
+            "expand" => Op::Expand { shape: self.u64s("shape")? },
+            "concat" => Op::Concat { axis: self.axis()? },
+            "slice" => Op::Slice {
+                starts: self.u64s("starts")?,
+                sizes: self.u64s("sizes")?,
+                steps: self.key("steps")?.list("[", "]", Cursor::i64)?,
+            },
+            "pad" => Op::Pad { pads: self.pads()?, value: self.key("value")?.float()? },
+            "gather" => Op::Gather { axis: self.axis()? },
+            _ => return Ok(None),
+        }))
+    }
+
+    fn pool(&mut self, kind: PoolKind) -> Result<Op, ParseError> {
+        Ok(Op::Pool(PoolAttrs {
+            kind,
+            kernel: self.u64s("kernel")?,
+            strides: self.u64s("strides")?,
+            dilations: self.u64s("dilations")?,
+            pads: self.pads()?,
+        }))
+    }
+
+    fn reduce(&mut self, op: ReduceOp) -> Result<Op, ParseError> {
+        Ok(Op::Reduce { op, axes: self.usizes("axes")?, keep_dims: self.flag("keep_dims")? })
+    }
+}
