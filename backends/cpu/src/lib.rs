@@ -1,1 +1,61 @@
-//! CPU backend: scheduled tile programs to Cranelift IR, native objects and their C interface.
+//! CPU backend: scheduled tile programs to native code, and that code to artifacts.
+//!
+//! ```text
+//! scheduled program + plan ─emit─▶ Cranelift IR ─native─▶ functions ─┬─ jit ───────▶ run here
+//!                                                                    └─ artifact ──▶ .o .a .so .h
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`target`] | the target: a machine, a triple and Cranelift's settings for it; what the backend can emit |
+//! | [`status`] | the status numbers of the C interface |
+//! | [`code`] | compiled functions: bytes, calls among each other, stack |
+//!
+//! Every loop, load and instruction comes from the tile program; there are no operator bodies and no runtime here.
+
+pub mod code;
+pub mod status;
+pub mod target;
+
+pub use code::{Call, CallKind, Compiled, Function, StepCode};
+pub use target::CpuTarget;
+
+use aic_ir::machine::MachineError;
+
+/// Why a program cannot be compiled for a CPU.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CpuError {
+    /// Not a target that this backend writes code for.
+    #[error("target `{triple}`: {reason}")]
+    Target {
+        /// The triple asked for.
+        triple: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// A machine file that is refused.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A kernel that the backend cannot emit; the scheduler should have asked [`aic_ir::machine::Target::legal`].
+    #[error("kernel `{kernel}`: {reason}")]
+    Kernel {
+        /// The kernel's name.
+        kernel: String,
+        /// What is not supported.
+        reason: String,
+    },
+    /// The plan does not place a buffer that code reaches.
+    #[error("buffer `{buffer}` has no place in the plan")]
+    Unplaced {
+        /// The buffer's name.
+        buffer: String,
+    },
+    /// A defect of the compiler: Cranelift refused the code, or the code is not self-contained.
+    #[error("internal error in `{symbol}`: {reason}")]
+    Internal {
+        /// The function.
+        symbol: String,
+        /// What went wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,84 @@
+//! Compiled functions, before they are mapped for execution or written to a file.
+//!
+//! The only references that code may hold are calls among these functions: data is reached through pointers that the entry
+//! receives, and constants of instructions lie behind the code of the function that uses them.
+
+/// How the distance of a call is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallKind {
+    /// x86-64: 32-bit displacement, `target + addend - place` (`R_X86_64_PLT32`, or `R_X86_64_PC32`).
+    X86PcRel32,
+    /// AArch64: 26-bit word displacement of `bl` (`R_AARCH64_CALL26`).
+    Aarch64Call26,
+}
+
+/// A call from one function to another, to be resolved when both have addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// Byte offset of the field in the caller's code.
+    pub offset: u32,
+    /// Encoding of the field.
+    pub kind: CallKind,
+    /// Position of the callee in [`Compiled::functions`].
+    pub target: usize,
+    /// Added to the callee's address.
+    pub addend: i64,
+}
+
+/// A compiled function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Local symbol: the kernel's name made safe for assemblers; unique in the program.
+    pub symbol: String,
+    /// Machine code, with constants behind it.
+    pub code: Vec<u8>,
+    /// Required alignment in bytes, a power of two.
+    pub align: u64,
+    /// Calls to resolve.
+    pub calls: Vec<Call>,
+    /// Bound of the stack that the function takes, with everything it calls, in bytes: frame, saved registers, return address.
+    pub stack_bytes: u64,
+    /// Cranelift IR as text, if it was asked for.
+    pub clif: Option<String>,
+}
+
+/// What a step of the program became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepCode {
+    /// The kernel's name, or `check NAME` for the check of an index buffer.
+    pub name: String,
+    /// The kernel's function, shared by kernels of equal structure; `None` for checks, which are part of the entry.
+    pub function: Option<usize>,
+    /// A function of the entry's signature that runs only this step, if it was asked for.
+    pub entry: Option<usize>,
+}
+
+/// A compiled program.
+///
+/// The entry is `i32 entry(const void *const *inputs, void *const *outputs, void *arena, const void *weights)`, in the
+/// C calling convention of the target. It runs all steps and returns a [`Status`](crate::status::Status). Blocks must have the
+/// alignment [`aic_ir::plan::ALIGN_BYTES`], inputs and outputs that of their element type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// All functions; callees before callers.
+    pub functions: Vec<Function>,
+    /// Position of the entry.
+    pub entry: usize,
+    /// The steps, in the program's order.
+    pub steps: Vec<StepCode>,
+    /// Sizes of the inputs in bytes.
+    pub input_bytes: Vec<u64>,
+    /// Sizes of the outputs in bytes.
+    pub output_bytes: Vec<u64>,
+    /// Size of the arena in bytes.
+    pub arena_bytes: u64,
+    /// Size of the weight block in bytes.
+    pub weights_bytes: u64,
+}
+
+impl Compiled {
+    /// Bound of the stack that a run takes, in bytes.
+    pub fn stack_bytes(&self) -> u64 {
+        self.functions[self.entry].stack_bytes
+    }
+}

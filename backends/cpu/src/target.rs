@@ -1,0 +1,134 @@
+//! The target of compilation: a machine, a triple, and Cranelift's settings for both.
+//!
+//! Cranelift's CPU presets are never used: some leave AVX off, and then a vector multiply-add becomes calls of a C library.
+//! Every flag is set from the machine's list of features instead.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aic_ir::machine::{Arch, Machine};
+use cranelift_codegen::isa::{self, TargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use target_lexicon::{Aarch64Architecture, Architecture, BinaryFormat, Triple};
+
+use crate::CpuError;
+
+/// Cranelift's x86 flags and the feature that each needs.
+const X86_FLAGS: &[(&str, &str)] = &[
+    ("has_sse3", "sse3"),
+    ("has_ssse3", "ssse3"),
+    ("has_sse41", "sse4.1"),
+    ("has_sse42", "sse4.2"),
+    ("has_popcnt", "popcnt"),
+    ("has_avx", "avx"),
+    ("has_avx2", "avx2"),
+    ("has_fma", "fma"),
+    ("has_bmi1", "bmi1"),
+    ("has_bmi2", "bmi2"),
+    ("has_lzcnt", "lzcnt"),
+    ("has_avx_vnni", "avxvnni"),
+    ("has_avx512f", "avx512f"),
+    ("has_avx512dq", "avx512dq"),
+    ("has_avx512vl", "avx512vl"),
+    ("has_avx512bitalg", "avx512bitalg"),
+    ("has_avx512vbmi", "avx512vbmi"),
+    ("has_avx512vnni", "avx512vnni"),
+];
+
+/// Cranelift's AArch64 flags and the feature that each needs.
+const AARCH64_FLAGS: &[(&str, &str)] =
+    &[("has_lse", "lse"), ("has_dotprod", "dotprod"), ("has_i8mm", "i8mm"), ("has_fp16", "fp16")];
+
+/// A CPU that code is compiled for.
+#[derive(Clone)]
+pub struct CpuTarget {
+    /// The machine that the program is scheduled for.
+    pub machine: Machine,
+    /// The platform.
+    pub triple: Triple,
+    /// Cranelift's code generator, set up for both.
+    pub isa: Arc<dyn TargetIsa>,
+}
+
+impl fmt::Debug for CpuTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuTarget")
+            .field("machine", &self.machine.name)
+            .field("triple", &self.triple.to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CpuTarget {
+    /// Sets up code generation for a machine and a platform.
+    ///
+    /// # Errors
+    /// For triples other than little-endian ELF on x86-64 and AArch64, and for a machine of another architecture.
+    pub fn new(machine: Machine, triple: Triple) -> Result<Self, CpuError> {
+        let refuse = |reason: &str| CpuError::Target { triple: triple.to_string(), reason: reason.to_owned() };
+        let arch = match triple.architecture {
+            Architecture::X86_64 => Arch::X86_64,
+            Architecture::Aarch64(Aarch64Architecture::Aarch64) => Arch::Aarch64,
+            _ => return Err(refuse("only little-endian x86_64 and aarch64 are supported")),
+        };
+        if triple.binary_format != BinaryFormat::Elf {
+            return Err(refuse("only ELF is supported"));
+        }
+        if arch != machine.arch {
+            return Err(refuse(&format!("machine `{}` is of another architecture", machine.name)));
+        }
+        let internal = |e: &dyn fmt::Display| refuse(&format!("code generator: {e}"));
+        let mut flags = settings::builder();
+        for (name, value) in [
+            ("opt_level", "speed"),
+            ("is_pic", "false"),
+            ("use_colocated_libcalls", "true"),
+            ("unwind_info", "false"),
+            ("preserve_frame_pointers", "false"),
+            ("enable_probestack", "false"),
+            ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
+            ("log2_min_function_alignment", "5"),
+        ] {
+            flags.set(name, value).map_err(|e| internal(&e))?;
+        }
+        let mut builder = isa::lookup(triple.clone()).map_err(|e| internal(&e))?;
+        let table = match arch {
+            Arch::X86_64 => X86_FLAGS,
+            Arch::Aarch64 => AARCH64_FLAGS,
+        };
+        for (flag, feature) in table {
+            let value = if machine.has(feature) { "true" } else { "false" };
+            builder.set(flag, value).map_err(|e| internal(&e))?;
+        }
+        let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| internal(&e))?;
+        Ok(Self { machine, triple, isa })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aic_ir::machine::builtin;
+
+    fn target(machine: &str, triple: &str) -> Result<CpuTarget, CpuError> {
+        CpuTarget::new(builtin(machine)?, triple.parse().expect("a triple"))
+    }
+
+    #[test]
+    fn flags_follow_the_machine() {
+        for (machine, avx) in [("x86-64", false), ("x86-64-v2", false), ("x86-64-v3", true), ("x86-64-v4", true)] {
+            let t = target(machine, "x86_64-unknown-linux-gnu").expect("supported");
+            let on = t.isa.isa_flags().iter().any(|f| f.name == "has_avx" && f.as_bool() == Some(true));
+            assert_eq!(on, avx, "{machine}");
+        }
+        assert!(target("aarch64", "aarch64-unknown-linux-gnu").is_ok());
+    }
+
+    #[test]
+    fn other_platforms_are_refused() {
+        for triple in ["aarch64_be-unknown-linux-gnu", "x86_64-pc-windows-msvc", "riscv64gc-unknown-linux-gnu"] {
+            assert!(target("x86-64", triple).is_err(), "{triple}");
+        }
+        assert!(target("x86-64", "aarch64-unknown-linux-gnu").is_err());
+    }
+}
