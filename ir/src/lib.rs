@@ -21,6 +21,7 @@
 //! The crate does no input or output, prints nothing, and does not panic on any input: bytes in, bytes and a report out.
 
 pub mod graph;
+pub mod lower;
 pub mod machine;
 pub mod plan;
 pub mod schedule;

@@ -1,0 +1,323 @@
+//! Lowering: from *what* to *how*, plainly. [`lower`] turns a graph into the naive tile program.
+//!
+//! The naive program has one kernel for each operator, whole tensors as tiles, and statements only: no loops, no copies
+//! between spaces. It is meant to be obviously right; everything that makes it fast is scheduling.
+//!
+//! Conventions that scheduling relies on:
+//!
+//! - The dimensions of a statement are named `d0`, `d1`, … after the dimensions of the operator's *result* (all of them,
+//!   also those of extent 1, in order), and `k0`, `k1`, … after what is reduced. In row-wise kernels the dimensions that
+//!   are not reduced have the same names in all statements, and statistics of a row have no dimension for it.
+//! - An elementwise operator is one `map` over exactly the result's dimensions.
+//! - `reshape`, `transpose`, `slice` and `expand` have no kernel: they are composed into accesses ([`view`]).
+//! - A temporary is written either by an initialization and an accumulation (and at most one map in place), or by one map.
+//! - A value that is a graph output is computed in the caller's buffer, and its other readers read it there. Outputs that
+//!   are views, inputs, constants or repeated are copied there at the end.
+//!
+//! The result of a node whose only use is a chain of reshapes and transposes is stored in the shape at the end of the chain
+//! as far as that needs no division: what attention computes as `[B, H, S, D]` is written to `[B, S, H·D]` at once.
+
+mod contract;
+mod elementwise;
+mod kernel;
+mod movement;
+mod reduce;
+mod rows;
+mod view;
+
+use cranelift_entity::SecondaryMap;
+use rustc_hash::FxHashSet;
+
+use crate::graph::{Graph, Node, Op, Value, ValueDef};
+use crate::tile::{Affine, Buffer, BufferData, Expr, ExprRef, Inst, Program, Scalar, Step, Storage};
+use crate::types::{DType, Tensor};
+use kernel::{KernelBuilder, Tile};
+use view::View;
+
+/// Why a graph has no naive program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    /// A constant index of a gather is outside the dimension that it selects from.
+    #[error("node '{node}': index {index} is not in -{bound} to {bound} exclusive")]
+    IndexOutOfRange {
+        /// The user's name of the node.
+        node: String,
+        /// The index.
+        index: i64,
+        /// Size of the dimension.
+        bound: u64,
+    },
+    /// A table that lowering would have to make is too large.
+    #[error("node '{node}': {what} of {elems} elements is above the limit of {limit}")]
+    TableTooLarge {
+        /// The user's name of the node.
+        node: String,
+        /// What the table holds.
+        what: &'static str,
+        /// Its size.
+        elems: u64,
+        /// The largest size allowed.
+        limit: u64,
+    },
+}
+
+/// Makes the naive program of a graph. The graph must be verified ([`crate::graph::verify`]); nodes that no output
+/// needs are left out.
+///
+/// # Errors
+/// [`LowerError`], for what only shows when constants are looked at.
+pub fn lower(graph: &Graph) -> Result<Program, LowerError> {
+    let mut lowering = Lowering::new(graph);
+    for &node in &graph.order {
+        if lowering.live[node] {
+            lowering.node(node)?;
+        }
+    }
+    lowering.copy_outputs();
+    Ok(lowering.finish())
+}
+
+/// The state of one lowering.
+struct Lowering<'g> {
+    graph: &'g Graph,
+    program: Program,
+    /// Checks of the inputs, which run before everything else.
+    input_checks: Vec<Step>,
+    /// Where each value lies; filled on first use for inputs and constants.
+    views: SecondaryMap<Value, Option<View>>,
+    /// Nodes that some output needs.
+    live: SecondaryMap<Node, bool>,
+    /// Live nodes that use a value, once for each operand.
+    users: SecondaryMap<Value, Vec<Node>>,
+    /// The first output that returns a value.
+    output_of: SecondaryMap<Value, Option<usize>>,
+    /// The buffer of each output, once it is made.
+    outputs: Vec<Option<Buffer>>,
+    buffer_names: FxHashSet<String>,
+    kernels_named: usize,
+}
+
+impl<'g> Lowering<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let mut output_of: SecondaryMap<Value, Option<usize>> = SecondaryMap::new();
+        let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
+        for (i, output) in graph.outputs.iter().enumerate() {
+            output_of[output.value].get_or_insert(i);
+            needed[output.value] = true;
+        }
+        let mut live = SecondaryMap::new();
+        let mut users: SecondaryMap<Value, Vec<Node>> = SecondaryMap::new();
+        for &node in graph.order.iter().rev() {
+            let data = &graph.nodes[node];
+            live[node] = data.outputs.iter().any(|&v| needed[v]);
+            if live[node] {
+                for &v in &data.inputs {
+                    needed[v] = true;
+                    users[v].push(node);
+                }
+            }
+        }
+        let mut lowering = Self {
+            graph,
+            program: Program { name: graph.name.clone(), ..Program::default() },
+            input_checks: Vec::new(),
+            views: SecondaryMap::new(),
+            live,
+            users,
+            output_of,
+            outputs: vec![None; graph.outputs.len()],
+            buffer_names: FxHashSet::default(),
+            kernels_named: 0,
+        };
+        for (i, &input) in graph.inputs.iter().enumerate() {
+            let data = &graph.values[input];
+            let buffer = lowering.buffer(&data.name, data.ty.dtype(), data.ty.shape(), Storage::Input(i as u32));
+            lowering.program.inputs.push(buffer);
+            lowering.views[input] = Some(View::identity(buffer, data.ty.shape()));
+        }
+        lowering
+    }
+
+    fn finish(mut self) -> Program {
+        self.input_checks.append(&mut self.program.steps);
+        self.program.steps = self.input_checks;
+        // Every output has a buffer by now.
+        self.program.outputs = self.outputs.into_iter().flatten().collect();
+        self.program
+    }
+
+    /// Lowers one node: exhaustive, so that a new operator does not compile until it has a rule.
+    fn node(&mut self, node: Node) -> Result<(), LowerError> {
+        let data = &self.graph.nodes[node];
+        let &[result] = data.outputs.as_slice() else { return Ok(()) };
+        match &data.op {
+            Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Expand { .. } => {
+                if self.views[result].is_none() {
+                    let view = self.view(data.inputs[0]).through(&data.op, self.graph.ty(result).shape());
+                    self.views[result] = Some(view.tidied(&self.program.buffers));
+                }
+            }
+            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast { .. } | Op::Gelu(_) | Op::BatchNorm { .. } => {
+                self.elementwise(node, result)
+            }
+            Op::MatMul => self.matmul(node, result),
+            Op::Conv(attrs) => self.conv(node, result, attrs),
+            Op::Pool(attrs) => self.pool(node, result, attrs)?,
+            Op::Reduce { op, axes, keep_dims } => self.reduce(node, result, *op, axes, *keep_dims),
+            Op::Softmax { axis } => self.softmax(node, result, *axis),
+            Op::LayerNorm { axis, epsilon } => self.layer_norm(node, result, *axis, *epsilon),
+            Op::Attention { scale } => self.attention(node, result, *scale),
+            Op::Concat { axis } => self.concat(node, result, *axis),
+            Op::Pad { pads, value } => self.pad(node, result, pads, *value),
+            Op::Gather { axis } => self.gather(node, result, *axis)?,
+        }
+        Ok(())
+    }
+
+    /// Copies outputs that no kernel could write in place.
+    fn copy_outputs(&mut self) {
+        for (i, output) in self.graph.outputs.iter().enumerate() {
+            if self.outputs[i].is_some() {
+                continue;
+            }
+            let source = self.view(output.value);
+            let ty = self.graph.ty(output.value);
+            let buffer = self.buffer(&output.name, ty.dtype(), ty.shape(), Storage::Output(i as u32));
+            self.outputs[i] = Some(buffer);
+            let sources = self.graph.node_of(output.value).map(|n| self.graph.nodes[n].name.clone());
+            self.copy_kernel(&source, buffer, sources);
+        }
+    }
+
+    /// Where a value lies. Constants get their buffer here, so unused ones have none.
+    fn view(&mut self, value: Value) -> View {
+        if let Some(view) = &self.views[value] {
+            return view.clone();
+        }
+        let data = &self.graph.values[value];
+        let storage = match data.def {
+            ValueDef::Const(c) => Storage::Const(self.graph.consts[c].clone()),
+            // Inputs and results of nodes have views before they are used; a dangling one is a temporary that the
+            // verifier of tile programs reports as never written.
+            ValueDef::Input(_) | ValueDef::Node(..) => Storage::Temp,
+        };
+        let buffer = self.buffer(&data.name, data.ty.dtype(), data.ty.shape(), storage);
+        let view = View::identity(buffer, data.ty.shape());
+        self.views[value] = Some(view.clone());
+        view
+    }
+
+    /// Makes the buffer that a node's result is written to, and returns how its coordinates map into it.
+    fn result(&mut self, value: Value, kernel: &KernelBuilder) -> View {
+        let mut end = value;
+        let shape = self.graph.ty(value).shape();
+        let extents = Tile::of(shape);
+        let mut index: Vec<Affine> = (0..shape.len()).map(Affine::dim).collect();
+        while self.output_of[end].is_none()
+            && let &[user] = self.users[end].as_slice()
+        {
+            let data = &self.graph.nodes[user];
+            let Some(forward) = view::forward(&data.op, self.graph.ty(end).shape(), &index, &extents) else { break };
+            if !forward.iter().all(Affine::is_linear) {
+                break;
+            }
+            index = forward;
+            end = data.outputs[0];
+        }
+        let ty = self.graph.ty(end);
+        let buffer = match self.output_of[end] {
+            Some(i) => {
+                let name = &self.graph.outputs[i].name;
+                let buffer = self.buffer(name, ty.dtype(), ty.shape(), Storage::Output(i as u32));
+                self.outputs[i] = Some(buffer);
+                buffer
+            }
+            None => {
+                let user_name = &self.graph.values[end].name;
+                let name = if user_name.is_empty() { kernel.name() } else { user_name };
+                self.buffer(name, ty.dtype(), ty.shape(), Storage::Temp)
+            }
+        };
+        self.views[end] = Some(View::identity(buffer, ty.shape()));
+        let written = View { buffer, shape: shape.to_vec(), index, whole: true }.tidied(&self.program.buffers);
+        if end != value {
+            self.views[value] = Some(written.clone());
+        }
+        written
+    }
+
+    /// Makes a temporary of a kernel.
+    fn temp(&mut self, kernel: &KernelBuilder, what: &str, dtype: DType, shape: &[u64]) -> View {
+        let buffer = self.buffer(&format!("{}.{what}", kernel.name()), dtype, shape, Storage::Temp);
+        View::identity(buffer, shape)
+    }
+
+    /// Makes a table that the model does not have.
+    fn table(&mut self, kernel: &KernelBuilder, what: &str, tensor: Tensor) -> View {
+        let ty = tensor.ty().clone();
+        let name = format!("{}.{what}", kernel.name());
+        View::identity(self.buffer(&name, ty.dtype(), ty.shape(), Storage::Const(tensor)), ty.shape())
+    }
+
+    fn buffer(&mut self, name: &str, dtype: DType, shape: &[u64], storage: Storage) -> Buffer {
+        let base = if name.is_empty() { "t" } else { name };
+        let mut unique = base.to_owned();
+        let mut n = 1;
+        while !self.buffer_names.insert(unique.clone()) {
+            n += 1;
+            unique = format!("{base}_{n}");
+        }
+        self.program.buffers.push(BufferData::dense(unique, dtype, shape, storage))
+    }
+
+    /// Starts the kernel of a node.
+    fn kernel(&mut self, node: Node) -> KernelBuilder {
+        let data = &self.graph.nodes[node];
+        let name = self.kernel_name(data.op.name());
+        KernelBuilder::new(name, Some(data.name.clone()))
+    }
+
+    fn kernel_name(&mut self, mnemonic: &str) -> String {
+        let name = format!("{mnemonic}_{}", self.kernels_named);
+        self.kernels_named += 1;
+        name
+    }
+
+    /// Appends a kernel to the program; one whose statements were all empty is dropped.
+    fn push(&mut self, kernel: KernelBuilder) {
+        if let Some(data) = kernel.finish() {
+            let kernel = self.program.kernels.push(data);
+            self.program.steps.push(Step::Run(kernel));
+        }
+    }
+
+    /// Loads a value at logical coordinates into an expression; a constant of one element is written into the expression.
+    fn load(&mut self, expr: &mut Expr, value: Value, index: &[Affine], tile: &Tile) -> ExprRef {
+        if let Some(scalar) = self.graph.const_of(value).and_then(single_element) {
+            return expr.push(Inst::Const(scalar));
+        }
+        let access = self.view(value).at(index, tile);
+        expr.push(Inst::Load(access))
+    }
+}
+
+/// The element of a tensor of one element, with exactly its bits.
+fn single_element(tensor: &Tensor) -> Option<Scalar> {
+    if tensor.ty().elems() != 1 {
+        return None;
+    }
+    let bits = tensor.bytes().iter().rev().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+    Some(Scalar { dtype: tensor.ty().dtype(), bits })
+}
+
+/// Coordinates of an operand that broadcasts to the shape of the result, at coordinates `at` of the result.
+fn broadcast_index(operand: &[u64], result: &[u64], at: &[Affine]) -> Vec<Affine> {
+    let skipped = result.len() - operand.len();
+    let coordinate = |(i, &size): (usize, &u64)| {
+        if size == result[skipped + i] { at[skipped + i].clone() } else { Affine::constant(0) }
+    };
+    operand.iter().enumerate().map(coordinate).collect()
+}
+
+#[cfg(test)]
+mod tests;
