@@ -4,9 +4,19 @@
 //! it is alive; constants get offsets in the weight block, in their stored layout. All sizes are exact compile-time
 //! constants. The checker shares no code with the planner and replays the program against the plan.
 
+mod checker;
+mod lifetime;
+mod pack;
+mod planner;
+#[cfg(test)]
+mod tests;
+pub mod text;
+
 use cranelift_entity::SecondaryMap;
 
 use crate::tile::Buffer;
+pub use checker::{CheckError, CheckErrors, check};
+pub use planner::{PlanError, plan};
 
 /// Alignment of every buffer in the arena and in the weight block, in bytes: a cache line, and four vectors.
 pub const ALIGN_BYTES: u64 = 64;
@@ -34,6 +44,8 @@ pub struct Plan {
     pub places: SecondaryMap<Buffer, Place>,
     /// Size of the arena in bytes.
     pub arena_bytes: u64,
+    /// Most bytes that are alive at once, each buffer rounded up to [`ALIGN_BYTES`]: no packing of these lifetimes can be smaller.
+    pub live_bytes: u64,
     /// Size of the weight block in bytes.
     pub weights_bytes: u64,
 }

@@ -1,0 +1,365 @@
+//! The checker: replays a program against a plan, and shares no code with the planner.
+//!
+//! It knows nothing of lifetimes. It keeps, for every byte of the arena, which buffer wrote there last and by which
+//! statement; walks steps, loops and statements in order; and asks of every read whether the bytes are still its buffer's.
+//! Each loop (and each tile of more than one point) is walked twice, so that what one iteration does to the next is seen. Regions are the bounding ranges of
+//! accesses. Rules, each an error of [`CheckError`]:
+//!
+//! 1. a buffer that is used lies in the place that its storage asks for, on an aligned offset, inside the block;
+//! 2. constants overlap only where they are the same bytes;
+//! 3. a read of the arena finds some bytes of its buffer and none of another's;
+//! 4. unless the other buffer was written there by the very statement that reads, element for element in place, and no
+//!    element is visited twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{ALIGN_BYTES, Place, Plan};
+use crate::tile::{
+    Access, Buffer, Inst, Item, Kernel, KernelData, Loop, Program, Space, Step, Stmt, StmtOp, Storage, Var,
+};
+
+/// One broken rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// A buffer that is used has no place, or one of the wrong kind.
+    #[error("{buffer} has the wrong place {place:?}")]
+    WrongPlace {
+        /// The buffer.
+        buffer: Buffer,
+        /// Its place.
+        place: Place,
+    },
+    /// An offset is not aligned.
+    #[error("{buffer} lies at byte {offset}, which is no multiple of {ALIGN_BYTES}")]
+    Misaligned {
+        /// The buffer.
+        buffer: Buffer,
+        /// Its offset.
+        offset: u64,
+    },
+    /// A buffer ends behind the end of its block.
+    #[error("{buffer} at byte {offset} ends outside its block of {block_bytes} bytes")]
+    OutOfBlock {
+        /// The buffer.
+        buffer: Buffer,
+        /// Its offset.
+        offset: u64,
+        /// Size of the block.
+        block_bytes: u64,
+    },
+    /// Two different constants share bytes of the weight block.
+    #[error("constants {first} and {second} overlap")]
+    ConstantsOverlap {
+        /// One constant.
+        first: Buffer,
+        /// The other.
+        second: Buffer,
+    },
+    /// A read finds bytes that another buffer has overwritten.
+    #[error("step {step}: {reader} reads {buffer}, but {by} has overwritten it")]
+    Overwritten {
+        /// Index of the step.
+        step: usize,
+        /// The kernel's and the statement's name, or `check`.
+        reader: String,
+        /// The buffer that is read.
+        buffer: Buffer,
+        /// The buffer that lies there now.
+        by: Buffer,
+    },
+    /// A read of a buffer of which nothing was written.
+    #[error("step {step}: {reader} reads {buffer}, which nothing has written")]
+    Unwritten {
+        /// Index of the step.
+        step: usize,
+        /// The kernel's and the statement's name, or `check`.
+        reader: String,
+        /// The buffer.
+        buffer: Buffer,
+    },
+    /// Loops are nested too deeply to be walked.
+    #[error("{kernel} nests more than {MAX_DEPTH} loops")]
+    TooDeep {
+        /// The kernel.
+        kernel: Kernel,
+    },
+}
+
+/// All broken rules, in the order in which they were met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckErrors(pub Vec<CheckError>);
+
+impl fmt::Display for CheckErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the memory plan breaks {} rules", self.0.len())?;
+        self.0.iter().try_for_each(|e| write!(f, "\n  {e}"))
+    }
+}
+
+impl std::error::Error for CheckErrors {}
+
+/// Loops are walked twice each, so their nesting must be bounded.
+const MAX_DEPTH: usize = 14;
+
+/// Errors kept at most; the rest of a broken plan says no more.
+const MAX_ERRORS: usize = 100;
+
+/// Checks a plan against its program.
+///
+/// # Errors
+/// All broken rules.
+pub fn check(program: &Program, plan: &Plan) -> Result<(), CheckErrors> {
+    let mut checker = Checker { program, plan, owners: BTreeMap::new(), errors: Vec::new(), step: 0 };
+    checker.check_places();
+    // Replaying needs every place to be sound.
+    if checker.errors.is_empty() {
+        checker.replay();
+    }
+    if checker.errors.is_empty() { Ok(()) } else { Err(CheckErrors(checker.errors)) }
+}
+
+/// Who wrote a range of the arena last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    end: u64,
+    buffer: Buffer,
+    /// Step and statement.
+    by: (usize, Stmt),
+}
+
+struct Checker<'a> {
+    program: &'a Program,
+    plan: &'a Plan,
+    /// Disjoint ranges of the arena by their start.
+    owners: BTreeMap<u64, Owner>,
+    errors: Vec<CheckError>,
+    step: usize,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, error: CheckError) {
+        if self.errors.len() < MAX_ERRORS && !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Rules 1 and 2.
+    fn check_places(&mut self) {
+        let mut constants: Vec<(u64, u64, Buffer)> = Vec::new();
+        for buffer in self.used_buffers() {
+            let place = self.plan.places[buffer];
+            let block = match (&self.program.buffers[buffer].storage, place) {
+                (Storage::Input(i), Place::Input(j)) | (Storage::Output(i), Place::Output(j)) if *i == j => continue,
+                (Storage::Local(Space::Reg), Place::None) => continue,
+                (Storage::Temp | Storage::Local(Space::Scratch), Place::Arena(offset)) => {
+                    (offset, self.plan.arena_bytes)
+                }
+                (Storage::Const(_), Place::Weights(offset)) => (offset, self.plan.weights_bytes),
+                _ => {
+                    self.error(CheckError::WrongPlace { buffer, place });
+                    continue;
+                }
+            };
+            let (offset, block_bytes) = block;
+            if offset % ALIGN_BYTES != 0 {
+                self.error(CheckError::Misaligned { buffer, offset });
+            }
+            let end = self.size(buffer).and_then(|bytes| offset.checked_add(bytes)).filter(|&end| end <= block_bytes);
+            match end {
+                None => self.error(CheckError::OutOfBlock { buffer, offset, block_bytes }),
+                Some(end) if matches!(place, Place::Weights(_)) && end > offset => {
+                    constants.push((offset, end, buffer))
+                }
+                Some(_) => {}
+            }
+        }
+        constants.sort_unstable();
+        for pair in constants.windows(2) {
+            let ((start, end, first), (next, next_end, second)) = (pair[0], pair[1]);
+            if next < end && !(start == next && end == next_end && self.same_bytes(first, second)) {
+                self.error(CheckError::ConstantsOverlap { first, second });
+            }
+        }
+    }
+
+    fn used_buffers(&self) -> Vec<Buffer> {
+        let mut used: Vec<Buffer> = self.program.inputs.iter().chain(&self.program.outputs).copied().collect();
+        for step in &self.program.steps {
+            match step {
+                Step::Check { buffer, .. } => used.push(*buffer),
+                Step::Run(kernel) => used.extend(self.program.kernels[*kernel].buffers()),
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    /// Size in bytes; `None` on overflow.
+    fn size(&self, buffer: Buffer) -> Option<u64> {
+        let data = &self.program.buffers[buffer];
+        data.layout.dims.iter().try_fold(data.dtype.bytes(), |n, d| n.checked_mul(d.extent))
+    }
+
+    fn same_bytes(&self, a: Buffer, b: Buffer) -> bool {
+        let (a, b) = (&self.program.buffers[a], &self.program.buffers[b]);
+        let (Storage::Const(x), Storage::Const(y)) = (&a.storage, &b.storage) else { return false };
+        let size = |t: &crate::types::Tensor| (t.ty().dtype().bytes(), t.ty().shape().to_vec());
+        a.layout == b.layout && size(x) == size(y) && x.bytes() == y.bytes()
+    }
+
+    /// Rules 3 and 4.
+    fn replay(&mut self) {
+        let program = self.program;
+        for (index, step) in program.steps.iter().enumerate() {
+            self.step = index;
+            match step {
+                Step::Check { buffer, .. } => {
+                    if let Some((start, end)) = self.whole(*buffer) {
+                        self.read(*buffer, start, end, "check", |_| false);
+                    }
+                }
+                Step::Run(kernel) => self.walk(*kernel, &program.kernels[*kernel].body, &mut Vec::new()),
+            }
+        }
+    }
+
+    fn walk(&mut self, kernel: Kernel, body: &[Item], around: &mut Vec<Loop>) {
+        if around.len() > MAX_DEPTH {
+            return self.error(CheckError::TooDeep { kernel });
+        }
+        for item in body {
+            match item {
+                Item::Stmt(stmt) => {
+                    // The points of a tile are iterations too.
+                    for _ in 0..self.program.kernels[kernel].stmts[*stmt].points().min(2) {
+                        self.execute(kernel, *stmt, around);
+                    }
+                }
+                Item::Loop(l, inner) => {
+                    let extent = self.program.kernels[kernel].loops[*l].extent;
+                    around.push(*l);
+                    for _ in 0..extent.min(2) {
+                        self.walk(kernel, inner, around);
+                    }
+                    around.pop();
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, kernel: Kernel, stmt: Stmt, around: &[Loop]) {
+        let program = self.program;
+        let k = &program.kernels[kernel];
+        let s = &k.stmts[stmt];
+        let by = (self.step, stmt);
+        for access in s.reads() {
+            // The source of a gather is read at data's positions, so anywhere.
+            let anywhere = matches!(&s.op, StmtOp::Gather { src, .. } if std::ptr::eq(src, access));
+            let region = if anywhere { self.whole(access.buffer) } else { self.region(k, stmt, access) };
+            let Some((start, end)) = region else { continue };
+            let reader = format!("{}.{}", k.name, s.name);
+            let replaced = self.replaces_in_place(k, stmt, access, around);
+            self.read(access.buffer, start, end, &reader, |owner| replaced == Some(owner.buffer) && owner.by == by);
+        }
+        let write = s.write();
+        if let Some((start, end)) = self.region(k, stmt, write) {
+            self.write(start, Owner { end, buffer: write.buffer, by });
+        }
+    }
+
+    /// Arena bytes of a whole buffer.
+    fn whole(&self, buffer: Buffer) -> Option<(u64, u64)> {
+        let Place::Arena(offset) = self.plan.places[buffer] else { return None };
+        let size = self.size(buffer)?;
+        (size > 0).then_some((offset, offset + size))
+    }
+
+    /// Arena bytes between the first and the last element that an access can touch.
+    fn region(&self, kernel: &KernelData, stmt: Stmt, access: &Access) -> Option<(u64, u64)> {
+        let (start, end) = self.whole(access.buffer)?;
+        let data = &self.program.buffers[access.buffer];
+        let stmt = &kernel.stmts[stmt];
+        let extents = |v: Var| kernel.extent_of(stmt, v);
+        let (low, high) = data.layout.offset(&access.index, &extents).range(&extents);
+        // Coordinates outside are padding, which is not read.
+        let last = (end - start) / data.dtype.bytes() - 1;
+        let byte = |element: i64| start + u64::try_from(element).unwrap_or(0).min(last) * data.dtype.bytes();
+        Some((byte(low), byte(high) + data.dtype.bytes()))
+    }
+
+    fn read(&mut self, buffer: Buffer, start: u64, end: u64, reader: &str, allowed: impl Fn(&Owner) -> bool) {
+        let before = self.owners.range(..=start).next_back().filter(|(_, o)| o.end > start);
+        let found: Vec<Owner> =
+            before.into_iter().chain(self.owners.range(start + 1..end)).map(|(_, owner)| *owner).collect();
+        let (step, reader) = (self.step, reader.to_owned());
+        let foreign = found.iter().find(|o| o.buffer != buffer && !allowed(o));
+        if let Some(owner) = foreign {
+            self.error(CheckError::Overwritten { step, reader, buffer, by: owner.buffer });
+        } else if found.is_empty() {
+            self.error(CheckError::Unwritten { step, reader, buffer });
+        }
+    }
+
+    fn write(&mut self, start: u64, owner: Owner) {
+        let touched: Vec<(u64, Owner)> =
+            self.owners.range(..owner.end).rev().take_while(|(_, o)| o.end > start).map(|(s, o)| (*s, *o)).collect();
+        for (from, old) in touched {
+            self.owners.remove(&from);
+            if from < start {
+                self.owners.insert(from, Owner { end: start, ..old });
+            }
+            if old.end > owner.end {
+                self.owners.insert(owner.end, old);
+            }
+        }
+        self.owners.insert(start, owner);
+    }
+
+    /// The buffer that a statement writes, if it may replace what `read` reads (rule 4).
+    fn replaces_in_place(&self, kernel: &KernelData, stmt: Stmt, read: &Access, around: &[Loop]) -> Option<Buffer> {
+        let s = &kernel.stmts[stmt];
+        let write = s.write();
+        let (old, new) = (&self.program.buffers[read.buffer], &self.program.buffers[write.buffer]);
+        let pointwise = match &s.op {
+            StmtOp::Copy { src, .. } => src.index == write.index && src.fill.is_none(),
+            StmtOp::Map { value, .. } => value.insts.iter().all(|inst| {
+                let Inst::Load(a) = inst else { return true };
+                a.buffer != read.buffer || (a.index == write.index && a.fill.is_none())
+            }),
+            StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } => false,
+        };
+        let congruent = self.plan.places[read.buffer] == self.plan.places[write.buffer]
+            && old.layout == new.layout
+            && old.dtype.bytes() == new.dtype.bytes();
+        // Backends may move loads of a buffer that the kernel does not write; so no other statement may load it.
+        let only_reader =
+            kernel.stmts_in_order().into_iter().all(|other| other == stmt || !kernel.stmts[other].touches(read.buffer));
+        (pointwise && congruent && only_reader && self.visits_once(kernel, stmt, around)).then_some(write.buffer)
+    }
+
+    /// Whether every step of a variable moves the written element farther than all finer variables together can.
+    fn visits_once(&self, kernel: &KernelData, stmt: Stmt, around: &[Loop]) -> bool {
+        let s = &kernel.stmts[stmt];
+        let extents = |v: Var| kernel.extent_of(s, v);
+        let write = s.write();
+        let offset = self.program.buffers[write.buffer].layout.offset(&write.index, &extents);
+        let dims = (0..s.dims.len()).map(|i| Var::Dim(i as u32));
+        let mut strides: Vec<(u64, u64)> = Vec::new();
+        for var in dims.chain(around.iter().map(|&l| Var::Loop(l))) {
+            if extents(var) > 1 {
+                strides.push((offset.coefficient(var).unsigned_abs(), extents(var)));
+            }
+        }
+        strides.sort_unstable();
+        let mut reach = 0u64;
+        for (stride, extent) in strides {
+            if stride <= reach {
+                return false;
+            }
+            reach = reach.saturating_add(stride.saturating_mul(extent - 1));
+        }
+        offset.is_linear()
+    }
+}
