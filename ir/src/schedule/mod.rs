@@ -17,6 +17,17 @@
 //! vectorize matmul_3 mma.d2
 //! ```
 
+mod apply;
+mod cost;
+mod error;
+mod scheduler;
+mod text;
+
+pub use apply::{apply, apply_directive};
+pub use cost::{KernelCost, cost};
+pub use error::{Refusal, ScheduleError};
+pub use scheduler::{Level, Options, Scheduled, schedule};
+
 /// One dimension of one statement of a kernel: `mma.d1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DimRef {
@@ -85,6 +96,18 @@ pub enum Directive {
         into: String,
         /// Storage order of the new buffer: its logical axes from outermost to innermost.
         order: Vec<usize>,
+    },
+    /// Lets adjacent statements compute into a new temporary instead of a buffer that one of them initializes, and copies it
+    /// to the buffer after the last of them, by a new statement `LAST_store`. Makes an accumulator that can live in registers.
+    Stage {
+        /// The kernel.
+        kernel: String,
+        /// The statements.
+        stmts: Vec<String>,
+        /// The buffer that they write.
+        buffer: String,
+        /// Name of the temporary.
+        into: String,
     },
     /// Sets the storage order of a constant or temporary.
     Layout {

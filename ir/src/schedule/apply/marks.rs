@@ -1,0 +1,180 @@
+//! Directives that change how code runs, not what the tree is: `vectorize`, `unroll`, `parallel`, `intrinsic`; and `reorder`.
+
+use super::dependence::{Seen, common_partition};
+use super::{Refusal, dim_of, kernel_named, stmt_named};
+use crate::machine::Target;
+use crate::schedule::DimRef;
+use crate::tile::{
+    Access, Exec, Expr, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
+};
+use crate::types::DType;
+
+/// Executes a dimension in vectors: 4-byte elements, side by side or all the same.
+pub(super) fn vectorize(program: &mut Program, kernel: &str, dim: &DimRef, target: &dyn Target) -> Result<(), Refusal> {
+    let k = kernel_named(program, kernel)?;
+    let data = &program.kernels[k];
+    let s = stmt_named(data, &dim.stmt)?;
+    let d = dim_of(data, s, &dim.dim)?;
+    let stmt = &data.stmts[s];
+    let fail = |reason: String| Err(Refusal::Illegal(format!("`{}`: {reason}", stmt.name)));
+    let lanes = target.machine().lanes_f32();
+    if stmt.dims[d].extent % lanes != 0 {
+        return fail(format!("extent {} is not a multiple of {lanes} lanes", stmt.dims[d].extent));
+    }
+    if stmt.dims.iter().any(|x| x.exec == Exec::Vector) {
+        return fail("another dimension is executed in vectors already".into());
+    }
+    if matches!(stmt.op, StmtOp::Reduce { .. }) {
+        return fail("a reduction runs by its tree; rfactor it and vectorize the accumulation".into());
+    }
+    let var = Var::Dim(d as u32);
+    for access in stmt.accesses() {
+        let info = &program.buffers[access.buffer];
+        if access.fill.is_some() {
+            return fail("a clipped access is scalar".into());
+        }
+        if let Some(reason) = stride_problem(program, data, stmt, access, var) {
+            return fail(reason);
+        }
+        let four_bytes = info.dtype.bytes() == 4;
+        if !four_bytes && access.index.iter().any(|e| e.uses(var)) {
+            return fail(format!("elements of type {} do not fill the lanes", info.dtype));
+        }
+    }
+    if !stmt.write().index.iter().any(|e| e.uses(var)) {
+        return fail("every lane would write the same element".into());
+    }
+    if let StmtOp::Gather { index, .. } = &stmt.op
+        && index.index.iter().any(|e| e.uses(var))
+    {
+        return fail("positions that differ by lane are gathered one by one".into());
+    }
+    if let StmtOp::Map { value, .. } = &stmt.op
+        && let Some(reason) = lane_problem(program, value)
+    {
+        return fail(reason);
+    }
+    program.kernels[k].stmts[s].dims[d].exec = Exec::Vector;
+    Ok(())
+}
+
+/// Why an access is neither contiguous nor constant along a dimension.
+fn stride_problem(program: &Program, data: &KernelData, stmt: &StmtData, access: &Access, var: Var) -> Option<String> {
+    let info = &program.buffers[access.buffer];
+    let offset = info.layout.offset(&access.index, &|v| data.extent_of(stmt, v));
+    let stride = offset.coefficient(var);
+    let mut hidden = false;
+    for (atom, _) in offset.terms() {
+        if let crate::tile::Atom::FloorDiv(e, _) | crate::tile::Atom::Mod(e, _) = atom {
+            hidden |= e.uses(var);
+        }
+    }
+    (hidden || !(0..=1).contains(&stride)).then(|| format!("`{}` is not contiguous along it", info.name))
+}
+
+/// Why an expression cannot be evaluated in lanes of four bytes.
+fn lane_problem(program: &Program, value: &Expr) -> Option<String> {
+    let narrow = |dtype: DType| dtype.bytes() != 4 && dtype != DType::Bool;
+    value.insts.iter().find_map(|inst| match inst {
+        Inst::Load(a) => {
+            let dtype = program.buffers[a.buffer].dtype;
+            (dtype.bytes() != 4).then(|| format!("it loads elements of type {dtype}"))
+        }
+        Inst::Const(c) if narrow(c.dtype) => Some(format!("it computes with type {}", c.dtype)),
+        Inst::Cast(to, _) | Inst::Bitcast(to, _) if narrow(*to) => Some(format!("it computes with type {to}")),
+        Inst::Binary(crate::tile::ScalarBinary::Div, ..) | Inst::Const(_) | Inst::Cast(..) | Inst::Bitcast(..) => None,
+        Inst::Unary(..) | Inst::Binary(..) | Inst::Fma(..) | Inst::Select(..) | Inst::Math(..) | Inst::Pow(..) => None,
+    })
+}
+
+/// Repeats a loop's body in the code.
+pub(super) fn unroll(program: &mut Program, kernel: &str, name: &str) -> Result<(), Refusal> {
+    let k = kernel_named(program, kernel)?;
+    let l = loop_named(&program.kernels[k], name)?;
+    program.kernels[k].loops[l].kind = LoopKind::Unrolled;
+    Ok(())
+}
+
+/// Declares that a loop's iterations are independent, after proving it.
+pub(super) fn parallel(program: &mut Program, kernel: &str, name: &str) -> Result<(), Refusal> {
+    let k = kernel_named(program, kernel)?;
+    let data = &program.kernels[k];
+    let l = loop_named(data, name)?;
+    check_independent(program, data, l)?;
+    program.kernels[k].loops[l].kind = LoopKind::Parallel;
+    Ok(())
+}
+
+/// Exchanges two perfectly nested loops, one of which is independent.
+pub(super) fn reorder(program: &mut Program, kernel: &str, outer: &str, inner: &str) -> Result<(), Refusal> {
+    let k = kernel_named(program, kernel)?;
+    let data = &program.kernels[k];
+    let (o, i) = (loop_named(data, outer)?, loop_named(data, inner)?);
+    match data.loop_body(o) {
+        Some([Item::Loop(x, _)]) if *x == i => {}
+        _ => return Err(Refusal::Illegal(format!("`{inner}` is not the only item of `{outer}`"))),
+    }
+    check_independent(program, data, o).or_else(|_| check_independent(program, data, i))?;
+    let (path, _) = data.locate_loop(o).ok_or_else(|| Refusal::NoLoop(outer.to_owned()))?;
+    let at = path[path.len() - 1];
+    let body = program.kernels[k].body_at_mut(&path).ok_or_else(|| Refusal::NoLoop(outer.to_owned()))?;
+    if let Some(Item::Loop(_, nested)) = body.get_mut(at)
+        && let Some(Item::Loop(_, leaf)) = nested.pop()
+    {
+        body[at] = Item::Loop(i, vec![Item::Loop(o, leaf)]);
+    }
+    Ok(())
+}
+
+/// Names the micro-kernel that executes a statement's tile.
+pub(super) fn intrinsic(
+    program: &mut Program,
+    kernel: &str,
+    stmt: &str,
+    name: &str,
+    target: &dyn Target,
+) -> Result<(), Refusal> {
+    let k = kernel_named(program, kernel)?;
+    let s = stmt_named(&program.kernels[k], stmt)?;
+    if !target.intrinsics().iter().any(|i| i.name == name) {
+        return Err(Refusal::Illegal(format!("machine `{}` has no intrinsic `{name}`", target.machine().name)));
+    }
+    program.kernels[k].stmts[s].intrinsic = Some(name.to_owned());
+    Ok(())
+}
+
+fn loop_named(data: &KernelData, name: &str) -> Result<Loop, Refusal> {
+    data.loop_named(name).ok_or_else(|| Refusal::NoLoop(name.to_owned()))
+}
+
+/// Proves that no value flows between iterations of a loop: every buffer written inside is either private to the kernel and
+/// not used outside the loop, or all accesses to it inside are partitioned by the loop's variable.
+fn check_independent(program: &Program, data: &KernelData, l: Loop) -> Result<(), Refusal> {
+    let mut inside = Vec::new();
+    crate::tile::walk::collect_stmts(data.loop_body(l).unwrap_or_default(), &mut inside);
+    let (_, around) = data.locate_loop(l).ok_or_else(|| Refusal::NoLoop(data.loops[l].name.clone()))?;
+    let outer = |v: Var| matches!(v, Var::Loop(x) if around.contains(&x));
+    for &writer in &inside {
+        let buffer = data.stmts[writer].write().buffer;
+        let private = matches!(program.buffers[buffer].storage, Storage::Local(Space::Scratch | Space::Reg))
+            && data.stmts_in_order().iter().all(|s| inside.contains(s) || !data.stmts[*s].touches(buffer));
+        let seen: Vec<Seen<'_>> = inside
+            .iter()
+            .map(|&s| &data.stmts[s])
+            .flat_map(|stmt| stmt.accesses().into_iter().map(move |access| (stmt, access)))
+            .filter(|(_, access)| access.buffer == buffer)
+            .map(|(stmt, access)| Seen {
+                access,
+                var: Var::Loop(l),
+                extents: Box::new(move |v| data.extent_of(stmt, v)),
+            })
+            .collect();
+        if !private && common_partition(&seen, &outer).is_none() {
+            return Err(Refusal::Illegal(format!(
+                "iterations of `{}` may touch the same elements of `{}`",
+                data.loops[l].name, program.buffers[buffer].name
+            )));
+        }
+    }
+    Ok(())
+}
