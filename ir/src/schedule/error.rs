@@ -65,11 +65,6 @@ pub enum ScheduleError {
         reason: String,
     },
     /// The text of a schedule does not parse.
-    #[error("line {line}: {message}")]
-    Syntax {
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong.
-        message: String,
-    },
+    #[error(transparent)]
+    Syntax(#[from] crate::text::ParseError),
 }

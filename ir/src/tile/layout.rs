@@ -52,6 +52,42 @@ impl Layout {
         self.dims.iter().map(|d| d.extent).product()
     }
 
+    /// Checks that every element of `shape` has a place of its own: per axis, the remainders chain from 1 without gaps and
+    /// extents hold all quotients.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self, shape: &[u64]) -> Result<(), String> {
+        if self.dims.iter().any(|d| d.axis >= shape.len()) {
+            return Err(format!("an axis is not below the rank {}", shape.len()));
+        }
+        for (axis, &extent) in shape.iter().enumerate() {
+            let mut parts: Vec<&LayoutDim> = self.dims.iter().filter(|d| d.axis == axis).collect();
+            parts.sort_by_key(|d| d.div);
+            let mut next = Some(1);
+            for d in parts {
+                if next != Some(d.div) || d.modulo == Some(0) {
+                    return Err(format!("the parts of axis {axis} do not chain"));
+                }
+                next = d.modulo.and_then(|m| d.div.checked_mul(m));
+                if d.extent < d.modulo.unwrap_or_else(|| extent.div_ceil(d.div)) {
+                    return Err(format!("an extent of axis {axis} is too small"));
+                }
+                if d.modulo.is_some() && next.is_none() {
+                    return Err(format!("the parts of axis {axis} overflow"));
+                }
+            }
+            if next.is_some_and(|covered| covered < extent) {
+                return Err(format!("axis {axis} is not covered"));
+            }
+        }
+        let elems = self.dims.iter().try_fold(1u64, |n, d| n.checked_mul(d.extent));
+        match elems {
+            Some(n) if n <= crate::types::MAX_ELEMENTS => Ok(()),
+            _ => Err("it has too many elements".to_owned()),
+        }
+    }
+
     /// Whether this is [`Layout::row_major`] of `shape`.
     pub fn is_row_major(&self, shape: &[u64]) -> bool {
         *self == Self::row_major(shape)

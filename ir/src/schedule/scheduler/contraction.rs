@@ -1,0 +1,315 @@
+//! Kernels with one contraction: matrix products and convolutions, with their epilogues.
+//!
+//! ```text
+//! loop batch …                    every dimension but two
+//!   copy padded = input           convolutions: the border is written once, the inner tile sees full boxes
+//!   loop j                        columns, in panels of the right operand: a panel stays in the nearest cache
+//!     loop i                      rows
+//!       map acc = 0               m × n, registers
+//!       loop p                    the reduced dimension
+//!         mma acc += a b
+//!       map y = f(acc + bias)     the epilogue, from registers
+//! ```
+//!
+//! Columns are outside rows because in students the weights are larger than the activations: each panel is read from memory
+//! once, and the activations stay in the second-level cache.
+
+use super::tiles::register_tile;
+use super::{Directive, Level, ScheduleError, Scheduler, uses_dim};
+use crate::schedule::Operand;
+use crate::tile::{Access, Buffer, Layout, StmtData, StmtOp, Storage, Var};
+
+/// Most multiply-adds of one tile in straight-line code.
+const MAX_TILE_MACS: u64 = 160;
+
+/// Steps of the reduced dimension in one tile: amortizes the loop's own instructions.
+const REDUCED_STEPS: u64 = 4;
+
+/// What the template needs to know about a contraction.
+pub(super) struct Contraction {
+    /// The statement's name.
+    pub mma: String,
+    /// The operand that is loaded in vectors.
+    pub vector: Operand,
+    /// Name and extent of the dimension that is executed in vectors.
+    pub columns: (String, u64),
+    /// Name and extent of the other dimension of the register tile.
+    pub rows: Option<(String, u64)>,
+}
+
+impl Scheduler<'_> {
+    /// Schedules a kernel with one contraction.
+    pub(super) fn contraction(&mut self, kernel: &str, names: &[String]) -> Result<(), ScheduleError> {
+        let mut stmts = names.to_vec();
+        self.stage_accumulator(kernel, &mut stmts)?;
+        let Some(c) = self.analyze(kernel, &stmts)? else {
+            return self.each_by_itself(kernel, &stmts);
+        };
+        let common = self.common_dims(kernel, &stmts)?;
+        let in_tile = |d: &String| *d == c.columns.0 || c.rows.as_ref().is_some_and(|r| r.0 == *d);
+        // The images of a batch come one by one, so that the padded copy is of one image.
+        let (batch, rest): (Vec<_>, Vec<_>) = common.iter().filter(|d| !in_tile(d)).cloned().partition(|d| d == "d0");
+        for dim in &batch {
+            self.hoist(kernel, &stmts, dim)?;
+        }
+        self.prepare_operands(kernel, &c)?;
+        for dim in &rest {
+            self.hoist(kernel, &stmts, dim)?;
+        }
+        self.register_tiles(kernel, &stmts, &c)
+    }
+
+    /// Fallback: every statement gets loops of its own; nothing is shared.
+    fn each_by_itself(&mut self, kernel: &str, stmts: &[String]) -> Result<(), ScheduleError> {
+        for s in stmts {
+            self.finish(kernel, s)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the contraction accumulate in a temporary of this kernel, if its accumulator is not one.
+    fn stage_accumulator(&mut self, kernel: &str, stmts: &mut Vec<String>) -> Result<(), ScheduleError> {
+        let Some(mma) = self.find_mma(kernel, stmts)? else { return Ok(()) };
+        let acc = self.stmt(kernel, &mma)?.write().buffer;
+        if self.is_private(kernel, acc)? {
+            return Ok(());
+        }
+        let mut group = Vec::new();
+        for s in stmts.iter() {
+            let stmt = self.stmt(kernel, s)?;
+            if stmt.write().buffer == acc {
+                group.push(s.clone());
+            } else if stmt.touches(acc) {
+                break;
+            }
+        }
+        let Some(last) = group.last().cloned() else { return Ok(()) };
+        let buffer = self.program.buffers[acc].name.clone();
+        let into = format!("{kernel}_acc");
+        let staged = self.attempt(Directive::Stage { kernel: kernel.to_owned(), stmts: group, buffer, into });
+        if staged.is_ok()
+            && let Some(at) = stmts.iter().position(|s| *s == last)
+        {
+            stmts.insert(at + 1, format!("{last}_store"));
+        }
+        Ok(())
+    }
+
+    /// Whether a buffer is a temporary of this kernel alone.
+    fn is_private(&self, kernel: &str, buffer: Buffer) -> Result<bool, ScheduleError> {
+        let name = &self.data(kernel)?.name;
+        let elsewhere = self.program.steps.iter().any(|step| match step {
+            crate::tile::Step::Run(k) => {
+                let data = &self.program.kernels[*k];
+                data.name != *name && data.stmts_in_order().iter().any(|&s| data.stmts[s].touches(buffer))
+            }
+            crate::tile::Step::Check { buffer: b, .. } => *b == buffer,
+        });
+        Ok(!elsewhere && matches!(self.program.buffers[buffer].storage, Storage::Temp))
+    }
+
+    fn find_mma(&self, kernel: &str, stmts: &[String]) -> Result<Option<String>, ScheduleError> {
+        for s in stmts {
+            if matches!(self.stmt(kernel, s)?.op, StmtOp::Mma { .. }) {
+                return Ok(Some(s.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the roles of the dimensions; `None` if the statements do not share the result's dimensions.
+    pub(super) fn analyze(&self, kernel: &str, stmts: &[String]) -> Result<Option<Contraction>, ScheduleError> {
+        let Some(mma) = self.find_mma(kernel, stmts)? else { return Ok(None) };
+        let common = self.common_dims(kernel, stmts)?;
+        let stmt = self.stmt(kernel, &mma)?;
+        let StmtOp::Mma { a, b, .. } = &stmt.op else { return Ok(None) };
+        let Some(columns) = common.last().and_then(|name| stmt.dim_named(name)) else { return Ok(None) };
+        // The operand that varies along the columns is loaded in vectors; if both do, or none, the right one.
+        let vector =
+            if uses_dim(&a.index, columns) && !uses_dim(&b.index, columns) { Operand::A } else { Operand::B };
+        let (moving, still) = match vector {
+            Operand::A => (a, b),
+            Operand::B => (b, a),
+        };
+        let candidates: Vec<usize> = common
+            .iter()
+            .filter_map(|name| stmt.dim_named(name))
+            .filter(|&d| d != columns && stmt.dims[d].extent > 1)
+            .collect();
+        // Rows best reuse what is loaded in vectors; else they reuse the broadcasts.
+        let rows = candidates
+            .iter()
+            .rev()
+            .find(|&&d| !uses_dim(&moving.index, d))
+            .or_else(|| candidates.iter().rev().find(|&&d| !uses_dim(&still.index, d)));
+        let named = |d: usize| (stmt.dims[d].name.clone(), stmt.dims[d].extent);
+        Ok(Some(Contraction { mma, vector, columns: named(columns), rows: rows.map(|&d| named(d)) }))
+    }
+
+    /// Makes the operands what the inner tile needs: constants in panels, strided ones transposed, padded ones padded.
+    pub(super) fn prepare_operands(&mut self, kernel: &str, c: &Contraction) -> Result<(), ScheduleError> {
+        let lanes = self.target.machine().lanes_f32();
+        for operand in [Operand::A, Operand::B] {
+            let stmt = self.stmt(kernel, &c.mma)?;
+            let Some(access) = operand_access(stmt, operand).cloned() else { continue };
+            let info = &self.program.buffers[access.buffer];
+            let Some(d) = stmt.dim_named(&c.columns.0) else { continue };
+            let var = Var::Dim(d as u32);
+            let data = self.data(kernel)?;
+            let offset = info.layout.offset(&access.index, &|v| data.extent_of(stmt, v));
+            let strided = operand == c.vector && c.columns.1 >= lanes && offset.coefficient(var) > 1;
+            let axis = access.index.iter().position(|e| e.as_var() == Some(var));
+            if access.fill.is_none() && !(strided && axis.is_some()) {
+                self.panels(kernel, c, operand)?;
+                continue;
+            }
+            if matches!(info.storage, Storage::Const(_)) && access.fill.is_none() {
+                self.panels(kernel, c, operand)?;
+                continue;
+            }
+            // A private copy: contiguous along the columns, and with its border filled in.
+            let rank = access.index.len();
+            let mut order: Vec<usize> = (0..rank).collect();
+            if strided && let Some(axis) = axis {
+                order.retain(|&x| x != axis);
+                order.push(axis);
+            }
+            let (_, around) = data.locate(self.handle(kernel, &c.mma)?).unwrap_or_default();
+            let at = around.last().map(|&l| data.loops[l].name.clone());
+            let into = format!("{kernel}_{}_{}", c.mma, if operand == Operand::A { "a" } else { "b" });
+            let copy = format!("{}_copy", c.mma);
+            let (kernel_name, mma) = (kernel.to_owned(), c.mma.clone());
+            self.apply(Directive::Cache { kernel: kernel_name, stmt: mma, operand, at, into, order })?;
+            self.finish(kernel, &copy)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a constant that is loaded in vectors in panels as wide as the register tile.
+    fn panels(&mut self, kernel: &str, c: &Contraction, operand: Operand) -> Result<(), ScheduleError> {
+        let stmt = self.stmt(kernel, &c.mma)?;
+        let (Some(access), Some(d)) = (operand_access(stmt, operand), stmt.dim_named(&c.columns.0)) else { return Ok(()) };
+        let info = &self.program.buffers[access.buffer];
+        let axis = access.index.iter().position(|e| e.as_var() == Some(Var::Dim(d as u32)));
+        let (Some(axis), true) = (axis, operand == c.vector && matches!(info.storage, Storage::Const(_))) else {
+            return Ok(());
+        };
+        let uses: usize = self
+            .program
+            .kernels
+            .values()
+            .map(|k| k.stmts_in_order().iter().filter(|&&s| k.stmts[s].touches(access.buffer)).count())
+            .sum();
+        let block = self.tile_of(c).1;
+        if uses > 1 || block < 2 || !info.layout.is_row_major(&info.shape) {
+            return Ok(());
+        }
+        let inner: Vec<usize> = (0..info.shape.len()).filter(|&x| x != axis).collect();
+        let layout = Layout::panels(&info.shape, axis, block, &inner);
+        let buffer = info.name.clone();
+        self.apply(Directive::Layout { buffer, layout })
+    }
+
+    /// Rows and columns of the register tile.
+    fn tile_of(&self, c: &Contraction) -> (u64, u64) {
+        let rows = c.rows.as_ref().map_or(1, |r| r.1);
+        let tile = register_tile(self.target.machine(), rows, c.columns.1);
+        match self.level {
+            Level::Small => (tile.m.min(2), tile.n.min(8)),
+            Level::Naive | Level::Tiled | Level::Full => (tile.m, tile.n),
+        }
+    }
+
+    /// Tiles columns, then rows, then the reduced dimensions, with peeled rests.
+    pub(super) fn register_tiles(
+        &mut self,
+        kernel: &str,
+        stmts: &[String],
+        c: &Contraction,
+    ) -> Result<(), ScheduleError> {
+        let (m, n) = self.tile_of(c);
+        let lanes = self.target.machine().lanes_f32();
+        let mut pending = vec![stmts.to_vec()];
+        while let Some(group) = pending.pop() {
+            let extent = match group.first() {
+                Some(s) => self.extent(kernel, s, &c.columns.0)?.unwrap_or(1),
+                None => continue,
+            };
+            let size = if extent >= n { n } else { (extent / lanes * lanes).max(extent.min(lanes - 1)) };
+            if extent > size {
+                pending.extend(self.split(kernel, &group, &c.columns.0, size, "j")?);
+            }
+            self.row_tiles(kernel, &group, c, m)?;
+        }
+        Ok(())
+    }
+
+    fn row_tiles(&mut self, kernel: &str, stmts: &[String], c: &Contraction, m: u64) -> Result<(), ScheduleError> {
+        let mut groups = vec![stmts.to_vec()];
+        if let (Some((rows, _)), Some(first)) = (&c.rows, stmts.first()) {
+            let extent = self.extent(kernel, first, rows)?.unwrap_or(1);
+            if extent > m {
+                groups.extend(self.split(kernel, stmts, rows, m, "i")?);
+            }
+        }
+        for group in groups {
+            for s in &group {
+                if matches!(self.stmt(kernel, s)?.op, StmtOp::Mma { .. }) {
+                    self.reduced_loops(kernel, s, &c.columns.0)?;
+                } else {
+                    self.try_vectorize(kernel, s, &c.columns.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Loops over the reduced dimensions of a contraction, outermost first, until the tile is small enough.
+    fn reduced_loops(&mut self, kernel: &str, mma: &str, columns: &str) -> Result<(), ScheduleError> {
+        let lanes = self.target.machine().lanes_f32();
+        let mut pending = vec![mma.to_owned()];
+        while let Some(name) = pending.pop() {
+            let stmt = self.stmt(kernel, &name)?;
+            let vectors = if stmt.dim_named(columns).is_some_and(|d| stmt.dims[d].extent % lanes == 0) { lanes } else { 1 };
+            let reduced: Vec<(String, u64)> = stmt
+                .dims
+                .iter()
+                .filter(|d| d.name.starts_with('k') && d.extent > 1)
+                .map(|d| (d.name.clone(), d.extent))
+                .collect();
+            let steps: u64 = reduced.iter().map(|d| d.1).product();
+            let macs = stmt.points() / vectors;
+            let Some((outermost, extent)) = reduced.first().cloned() else {
+                self.try_vectorize(kernel, &name, columns);
+                continue;
+            };
+            if macs <= MAX_TILE_MACS && (steps <= 2 * REDUCED_STEPS || reduced.len() > 1) {
+                self.try_vectorize(kernel, &name, columns);
+                continue;
+            }
+            let wanted = if reduced.len() == 1 { REDUCED_STEPS } else { 1 };
+            let fits = (1..=wanted).rev().find(|f| macs / extent * f <= MAX_TILE_MACS).unwrap_or(1);
+            let factor = fits.min(extent);
+            if factor == extent {
+                self.try_vectorize(kernel, &name, columns);
+                continue;
+            }
+            let rest = self.split(kernel, std::slice::from_ref(&name), &outermost, factor, "p")?;
+            pending.extend(rest.into_iter().flatten());
+            if factor == 1 && reduced.len() > 1 {
+                pending.push(name);
+            } else {
+                self.try_vectorize(kernel, &name, columns);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn operand_access(stmt: &StmtData, operand: Operand) -> Option<&Access> {
+    match (&stmt.op, operand) {
+        (StmtOp::Mma { a, .. }, Operand::A) => Some(a),
+        (StmtOp::Mma { b, .. }, Operand::B) => Some(b),
+        _ => None,
+    }
+}

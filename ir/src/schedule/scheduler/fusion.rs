@@ -1,0 +1,82 @@
+//! First phase: elementwise kernels become epilogues of the kernels whose results they read.
+//!
+//! A consumer joins when it is one statement that reads the producer's result at the same coordinates at which it writes its
+//! own, over the same box: then both run tile by tile under common loops and the intermediate value stays in registers.
+
+use super::super::apply::kernel_named;
+use super::{Directive, ScheduleError, Scheduler};
+use crate::tile::{Access, Affine, Kernel, Program, Step, StmtData, StmtOp, Storage, Var};
+
+/// Most statements of a joined kernel; bounds the code that one tile comes to.
+const MAX_STMTS: usize = 24;
+
+impl Scheduler<'_> {
+    /// Joins kernels until no pair qualifies.
+    pub(super) fn join_kernels(&mut self) -> Result<(), ScheduleError> {
+        let mut position = 0;
+        while position < self.program.steps.len() {
+            if let Step::Run(k) = self.program.steps[position]
+                && let Some(consumer) = self.find_consumer(k)
+            {
+                let kernel = self.program.kernels[k].name.clone();
+                if self.attempt(Directive::Fuse { kernel: kernel.clone(), consumer }).is_ok() {
+                    // The joined kernel may stand later now: look at it again from where it stands.
+                    let k = kernel_named(&self.program, &kernel).map_err(|r| self.bug(&kernel, r))?;
+                    let at = self.program.steps.iter().position(|s| *s == Step::Run(k));
+                    position = position.min(at.unwrap_or(position));
+                    continue;
+                }
+            }
+            position += 1;
+        }
+        Ok(())
+    }
+
+    /// The first later kernel that can be an epilogue of `k`.
+    fn find_consumer(&self, k: Kernel) -> Option<String> {
+        let data = &self.program.kernels[k];
+        let stmts = data.stmts_in_order();
+        if stmts.len() >= MAX_STMTS {
+            return None;
+        }
+        let last = &data.stmts[*stmts.last()?];
+        let result = last.write();
+        if !is_identity(result, last) || !matches!(self.program.buffers[result.buffer].storage, Storage::Temp) {
+            return None;
+        }
+        let start = self.program.steps.iter().position(|s| *s == Step::Run(k))? + 1;
+        for step in &self.program.steps[start..] {
+            let Step::Run(c) = step else { continue };
+            let consumer = &self.program.kernels[*c];
+            let body = consumer.stmts_in_order();
+            if !body.iter().any(|&s| consumer.stmts[s].touches(result.buffer)) {
+                continue;
+            }
+            let [only] = body[..] else { return None };
+            let stmt = &consumer.stmts[only];
+            let elementwise = matches!(stmt.op, StmtOp::Map { .. } | StmtOp::Copy { .. });
+            let same_box = stmt.dims.len() == last.dims.iter().filter(|d| d.name.starts_with('d')).count()
+                && stmt.dims.iter().all(|d| last.dims.iter().any(|l| l.name == d.name && l.extent == d.extent));
+            let pointwise = is_identity(stmt.write(), stmt)
+                && stmt.reads().iter().all(|a| !written_by(&self.program, k, a) || is_identity(a, stmt));
+            return (elementwise && same_box && pointwise).then(|| consumer.name.clone());
+        }
+        None
+    }
+}
+
+/// Whether a kernel writes the buffer of an access.
+fn written_by(program: &Program, k: Kernel, access: &Access) -> bool {
+    let data = &program.kernels[k];
+    data.stmts_in_order().iter().any(|&s| data.stmts[s].write().buffer == access.buffer)
+}
+
+/// Whether coordinates are the statement's own dimensions, in order.
+fn is_identity(access: &Access, stmt: &StmtData) -> bool {
+    let dims: Vec<usize> = (0..stmt.dims.len()).filter(|&i| stmt.dims[i].name.starts_with('d')).collect();
+    access.fill.is_none()
+        && access.index.len() == dims.len()
+        && access.index.iter().zip(&dims).all(|(e, &d)| {
+            e.as_var() == Some(Var::Dim(d as u32)) || (stmt.dims[d].extent == 1 && *e == Affine::constant(0))
+        })
+}

@@ -1,0 +1,243 @@
+//! The built-in scheduler: a producer of directives.
+//!
+//! It works in two phases. First it joins kernels: an elementwise kernel that reads what another has just written, point by
+//! point, becomes that kernel's epilogue. Then it gives every kernel a loop nest by the kind of its statements:
+//!
+//! | statements | template | file |
+//! |---|---|---|
+//! | one `mma` | register tile over weights in panels, epilogue in registers | [`contraction`] |
+//! | several `mma` (attention) | a few rows at a time, whole score rows resident | [`attention`] |
+//! | a `reduce` (softmax, layer norm, pooling) | row by row, partial results in vectors | [`rowwise`] |
+//! | only `map`, `copy`, `gather` | vectors along the last dimension | [`rowwise`] |
+//!
+//! Every choice is made by counting ([`tiles`]), never by a clock, and every step is a [`Directive`] that was applied by the
+//! same code that applies a schedule from a file. So the result is a [`Schedule`] that reproduces the program.
+
+mod attention;
+mod contraction;
+mod fusion;
+mod rowwise;
+mod tiles;
+
+use super::apply::{apply_directive, kernel_named};
+use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
+use crate::machine::Target;
+use crate::tile::{Affine, Buffer, KernelData, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash};
+
+/// How much the scheduler does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Plain scalar loops, one kernel for each operator.
+    Naive,
+    /// Vectors and register tiles, one kernel for each operator.
+    Tiled,
+    /// Also joins kernels.
+    Full,
+    /// Like `Full`, with small tiles, for little code.
+    Small,
+}
+
+/// What the scheduler is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How much it does.
+    pub level: Level,
+}
+
+/// A scheduled program, with the schedule that makes it and what each kernel is predicted to cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scheduled {
+    /// The scheduled program.
+    pub program: Program,
+    /// The directives that made it.
+    pub schedule: Schedule,
+    /// One prediction for each kernel, in order of execution.
+    pub costs: Vec<KernelCost>,
+}
+
+/// Schedules a naive program for a target.
+///
+/// # Errors
+/// When the backend cannot emit a kernel; a refused directive is a bug of the scheduler and reported as such.
+pub fn schedule(program: &Program, target: &dyn Target, options: &Options) -> Result<Scheduled, ScheduleError> {
+    let mut s = Scheduler {
+        program: program.clone(),
+        target,
+        level: options.level,
+        schedule: Schedule { program_hash: hash::program_hash(program), directives: Vec::new() },
+    };
+    if matches!(options.level, Level::Full | Level::Small) {
+        s.join_kernels()?;
+    }
+    for kernel in s.kernel_names() {
+        s.kernel(&kernel)?;
+    }
+    let Scheduler { program, schedule, .. } = s;
+    for step in &program.steps {
+        if let Step::Run(k) = step {
+            let data = &program.kernels[*k];
+            target.legal(&program, data).map_err(|reason| ScheduleError::Unsupported {
+                kernel: data.name.clone(),
+                sources: data.sources.clone(),
+                reason,
+            })?;
+        }
+    }
+    let costs = cost(&program, target.machine());
+    Ok(Scheduled { program, schedule, costs })
+}
+
+/// The program being scheduled and the directives so far.
+struct Scheduler<'a> {
+    program: Program,
+    target: &'a dyn Target,
+    level: Level,
+    schedule: Schedule,
+}
+
+impl Scheduler<'_> {
+    /// Applies a directive that must be legal.
+    fn apply(&mut self, directive: Directive) -> Result<(), ScheduleError> {
+        let position = self.schedule.directives.len();
+        self.attempt(directive.clone()).map_err(|refusal| ScheduleError::Refused { position, directive, refusal })
+    }
+
+    /// Applies a directive if it is legal.
+    fn attempt(&mut self, directive: Directive) -> Result<(), Refusal> {
+        apply_directive(&mut self.program, &directive, self.target)?;
+        self.schedule.directives.push(directive);
+        Ok(())
+    }
+
+    fn kernel_names(&self) -> Vec<String> {
+        let runs = self.program.steps.iter().filter_map(|s| match s {
+            Step::Run(k) => Some(self.program.kernels[*k].name.clone()),
+            Step::Check { .. } => None,
+        });
+        runs.collect()
+    }
+
+    /// The kernel of a name that the scheduler knows to be in force.
+    fn data(&self, kernel: &str) -> Result<&KernelData, ScheduleError> {
+        match kernel_named(&self.program, kernel) {
+            Ok(k) => Ok(&self.program.kernels[k]),
+            Err(refusal) => Err(self.bug(kernel, refusal)),
+        }
+    }
+
+    fn bug(&self, kernel: &str, refusal: Refusal) -> ScheduleError {
+        let directive = Directive::Fuse { kernel: kernel.to_owned(), consumer: String::new() };
+        ScheduleError::Refused { position: self.schedule.directives.len(), directive, refusal }
+    }
+
+    /// The statement of a name that the scheduler knows to be in force.
+    fn stmt(&self, kernel: &str, name: &str) -> Result<&StmtData, ScheduleError> {
+        let data = self.data(kernel)?;
+        match data.stmt_named(name) {
+            Some(s) => Ok(&data.stmts[s]),
+            None => Err(self.bug(kernel, Refusal::NoStmt(name.to_owned()))),
+        }
+    }
+
+    /// Gives one kernel its loop nest.
+    fn kernel(&mut self, kernel: &str) -> Result<(), ScheduleError> {
+        let data = self.data(kernel)?;
+        let names: Vec<String> = data.stmts_in_order().iter().map(|&s| data.stmts[s].name.clone()).collect();
+        let count = |f: &dyn Fn(&StmtOp) -> bool| data.stmts.values().filter(|s| f(&s.op)).count();
+        let contractions = count(&|op| matches!(op, StmtOp::Mma { .. }));
+        if self.level == Level::Naive {
+            for name in &names {
+                self.scalar_loops(kernel, name)?;
+            }
+        } else {
+            match contractions {
+                0 => self.rowwise(kernel, &names)?,
+                1 => self.contraction(kernel, &names)?,
+                _ => self.attention(kernel, &names)?,
+            }
+        }
+        self.place_temporaries(kernel)
+    }
+
+    /// Splits one dimension out of several statements; returns the names of the peeled rest, if there is one.
+    fn split(
+        &mut self,
+        kernel: &str,
+        stmts: &[String],
+        dim: &str,
+        factor: u64,
+        loop_name: &str,
+    ) -> Result<Option<Vec<String>>, ScheduleError> {
+        let Some(first) = stmts.first() else { return Ok(None) };
+        let stmt = self.stmt(kernel, first)?;
+        let extent = stmt.dim_named(dim).map_or(1, |d| stmt.dims[d].extent);
+        let dims = stmts.iter().map(|s| DimRef { stmt: s.clone(), dim: dim.to_owned() }).collect();
+        let into = self.fresh_loop(kernel, loop_name)?;
+        self.apply(Directive::Split { kernel: kernel.to_owned(), dims, factor, into })?;
+        Ok((extent % factor > 0).then(|| stmts.iter().map(|s| format!("{s}_t")).collect()))
+    }
+
+    /// A loop name that the kernel does not use yet.
+    fn fresh_loop(&self, kernel: &str, base: &str) -> Result<String, ScheduleError> {
+        let data = self.data(kernel)?;
+        let free = |n: &String| data.loop_named(n).is_none() && data.stmt_named(n).is_none();
+        let numbered = (1..).map(|i: u32| format!("{base}{i}"));
+        Ok(std::iter::once(base.to_owned()).chain(numbered).find(free).unwrap_or_default())
+    }
+
+    /// Extent of a dimension, if the statement has it.
+    fn extent(&self, kernel: &str, stmt: &str, dim: &str) -> Result<Option<u64>, ScheduleError> {
+        let stmt = self.stmt(kernel, stmt)?;
+        Ok(stmt.dim_named(dim).map(|d| stmt.dims[d].extent))
+    }
+
+    /// Executes a dimension in vectors where that is legal.
+    fn try_vectorize(&mut self, kernel: &str, stmt: &str, dim: &str) -> bool {
+        let dim = DimRef { stmt: stmt.to_owned(), dim: dim.to_owned() };
+        self.attempt(Directive::Vectorize { kernel: kernel.to_owned(), dim }).is_ok()
+    }
+
+    /// Names of the dimensions of a result that all statements have with the same extent, in the first one's order.
+    fn common_dims(&self, kernel: &str, stmts: &[String]) -> Result<Vec<String>, ScheduleError> {
+        let Some(first) = stmts.first() else { return Ok(Vec::new()) };
+        let mut common: Vec<(String, u64)> =
+            self.stmt(kernel, first)?.dims.iter().map(|d| (d.name.clone(), d.extent)).collect();
+        common.retain(|(name, _)| name.starts_with('d'));
+        for s in &stmts[1..] {
+            let stmt = self.stmt(kernel, s)?;
+            common.retain(|(name, extent)| stmt.dims.iter().any(|d| d.name == *name && d.extent == *extent));
+        }
+        Ok(common.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Moves what only this kernel uses out of the arena: to registers where every element has a fixed one and the tile is
+    /// small, else to scratch memory.
+    fn place_temporaries(&mut self, kernel: &str) -> Result<(), ScheduleError> {
+        let data = self.data(kernel)?;
+        let own: Vec<Buffer> =
+            data.buffers().into_iter().filter(|&b| self.program.buffers[b].storage == Storage::Temp).collect();
+        for b in own {
+            let info = &self.program.buffers[b];
+            let fits = info.layout.elems() * info.dtype.bytes()
+                <= self.target.machine().vector_registers * self.target.machine().vector_bytes;
+            let buffer = info.name.clone();
+            let place = |space| Directive::Place { kernel: kernel.to_owned(), buffer: buffer.clone(), space };
+            if !(fits && self.attempt(place(Space::Reg)).is_ok()) {
+                // Refused where other kernels use the buffer too: then it stays in the arena.
+                let _stays = self.attempt(place(Space::Scratch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Statement handle of a name.
+    fn handle(&self, kernel: &str, name: &str) -> Result<Stmt, ScheduleError> {
+        let data = self.data(kernel)?;
+        data.stmt_named(name).ok_or_else(|| self.bug(kernel, Refusal::NoStmt(name.to_owned())))
+    }
+}
+
+/// Whether a coordinate uses the tile dimension at position `d`.
+fn uses_dim(index: &[Affine], d: usize) -> bool {
+    index.iter().any(|e| e.uses(Var::Dim(d as u32)))
+}

@@ -1,0 +1,151 @@
+//! Kernels without contraction: reductions along rows, elementwise kernels, and the scalar loops of the lowest level.
+
+use super::{Directive, Level, ScheduleError, Scheduler, uses_dim};
+use crate::tile::{StmtOp, Var};
+
+/// Vectors per tile of an elementwise statement, and partial results of a reduction: enough to hide the latency of an addition.
+const VECTORS_PER_TILE: u64 = 4;
+
+impl Scheduler<'_> {
+    /// Schedules statements without contraction: common outer dimensions become loops around all of them; each
+    /// statement then gets vectors along its last dimension.
+    pub(super) fn rowwise(&mut self, kernel: &str, stmts: &[String]) -> Result<(), ScheduleError> {
+        let common = self.common_dims(kernel, stmts)?;
+        let mut has_reduce = false;
+        for s in stmts {
+            has_reduce |= matches!(self.stmt(kernel, s)?.op, StmtOp::Reduce { .. });
+        }
+        // A reduction whose source is contiguous along the last kept dimension runs in vectors of it; so do elementwise kernels.
+        let across = match (common.last(), has_reduce) {
+            (Some(last), true) => self.contiguous_along(kernel, stmts, last)?,
+            (Some(_), false) => true,
+            (None, _) => false,
+        };
+        let outer = if across { &common[..common.len() - 1] } else { &common[..] };
+        for dim in outer {
+            self.hoist(kernel, stmts, dim)?;
+        }
+        if across && let Some(last) = common.last() {
+            return self.across(kernel, stmts, last);
+        }
+        for s in stmts {
+            self.finish(kernel, s)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a dimension of extent above 1 a loop around statements.
+    pub(super) fn hoist(&mut self, kernel: &str, stmts: &[String], dim: &str) -> Result<(), ScheduleError> {
+        let extent = match stmts.first() {
+            Some(s) => self.extent(kernel, s, dim)?.unwrap_or(1),
+            None => 1,
+        };
+        if extent > 1 {
+            self.split(kernel, stmts, dim, 1, &format!("i{dim}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether every reduction reads contiguously along a kept dimension rather than along what it reduces.
+    fn contiguous_along(&self, kernel: &str, stmts: &[String], dim: &str) -> Result<bool, ScheduleError> {
+        let data = self.data(kernel)?;
+        for s in stmts {
+            let stmt = self.stmt(kernel, s)?;
+            let (StmtOp::Reduce { src, .. }, Some(d)) = (&stmt.op, stmt.dim_named(dim)) else { continue };
+            let layout = &self.program.buffers[src.buffer].layout;
+            let offset = layout.offset(&src.index, &|v| data.extent_of(stmt, v));
+            if offset.coefficient(Var::Dim(d as u32)) != 1 || stmt.dims[d].extent < self.target.machine().lanes_f32() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Runs statements in tiles of a common dimension, so that what passes between them stays in registers.
+    fn across(&mut self, kernel: &str, stmts: &[String], dim: &str) -> Result<(), ScheduleError> {
+        let lanes = self.target.machine().lanes_f32();
+        let Some(first) = stmts.first() else { return Ok(()) };
+        let extent = self.extent(kernel, first, dim)?.unwrap_or(1);
+        let narrow = self.level == Level::Small || stmts.len() > 6;
+        let tile = if narrow { lanes } else { lanes * VECTORS_PER_TILE };
+        let size = if extent >= tile { tile } else { (extent / lanes * lanes).max(1) };
+        let rest = if extent > size { self.split(kernel, stmts, dim, size, "j")? } else { None };
+        for s in stmts {
+            self.finish_across(kernel, s, dim)?;
+        }
+        match rest {
+            Some(rest) => self.across(kernel, &rest, dim),
+            None => Ok(()),
+        }
+    }
+
+    /// Reduced dimensions of one statement become loops; the common dimension is executed in vectors.
+    fn finish_across(&mut self, kernel: &str, stmt: &str, dim: &str) -> Result<(), ScheduleError> {
+        if !matches!(self.stmt(kernel, stmt)?.op, StmtOp::Reduce { .. }) {
+            self.loops_over_rest(kernel, stmt, dim)?;
+            self.try_vectorize(kernel, stmt, dim);
+            return Ok(());
+        }
+        self.apply(Directive::Rfactor { kernel: kernel.to_owned(), stmt: stmt.to_owned(), lanes: 1 })?;
+        self.try_vectorize(kernel, &format!("{stmt}_zero"), dim);
+        let acc = format!("{stmt}_acc");
+        self.loops_over_rest(kernel, &acc, dim)?;
+        self.try_vectorize(kernel, &acc, dim);
+        Ok(())
+    }
+
+    /// Every dimension of a statement but one becomes a loop, outermost first.
+    fn loops_over_rest(&mut self, kernel: &str, stmt: &str, keep: &str) -> Result<(), ScheduleError> {
+        let dims: Vec<(String, u64)> =
+            self.stmt(kernel, stmt)?.dims.iter().map(|d| (d.name.clone(), d.extent)).collect();
+        for (dim, extent) in dims {
+            if dim != keep && extent > 1 {
+                self.split(kernel, &[stmt.to_owned()], &dim, 1, &format!("i{dim}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one statement, whose common dimensions are loops already, a nest of its own.
+    pub(super) fn finish(&mut self, kernel: &str, stmt: &str) -> Result<(), ScheduleError> {
+        let lanes = self.target.machine().lanes_f32();
+        let data = self.stmt(kernel, stmt)?;
+        let Some(last) = data.dims.last().cloned() else { return Ok(()) };
+        if matches!(data.op, StmtOp::Reduce { .. }) {
+            let reduced = !uses_dim(&data.write().index, data.dims.len() - 1);
+            if data.points() == 1 || !reduced {
+                return self.loops_over_rest(kernel, stmt, "");
+            }
+            let wide = lanes * if self.level == Level::Small { 1 } else { VECTORS_PER_TILE };
+            let partials = [wide, lanes].into_iter().find(|&p| last.extent >= p).unwrap_or(1);
+            self.apply(Directive::Rfactor { kernel: kernel.to_owned(), stmt: stmt.to_owned(), lanes: partials })?;
+            self.try_vectorize(kernel, &format!("{stmt}_zero"), "l");
+            let tail = (last.extent % partials > 0).then(|| format!("{stmt}_acc_t"));
+            for acc in std::iter::once(format!("{stmt}_acc")).chain(tail) {
+                self.loops_over_rest(kernel, &acc, "l")?;
+                self.try_vectorize(kernel, &acc, "l");
+            }
+            return Ok(());
+        }
+        self.loops_over_rest(kernel, stmt, &last.name)?;
+        self.across(kernel, &[stmt.to_owned()], &last.name)
+    }
+
+    /// Plain loops around one statement: every dimension, one point at a time.
+    pub(super) fn scalar_loops(&mut self, kernel: &str, stmt: &str) -> Result<(), ScheduleError> {
+        let data = self.stmt(kernel, stmt)?;
+        let reduces = matches!(data.op, StmtOp::Reduce { .. })
+            && data.dims.last().is_some_and(|d| d.extent > 1)
+            && !uses_dim(&data.write().index, data.dims.len() - 1);
+        if !reduces {
+            return self.loops_over_rest(kernel, stmt, "");
+        }
+        let kept: Vec<String> =
+            data.dims.iter().filter(|d| d.name.starts_with('d') && d.extent > 1).map(|d| d.name.clone()).collect();
+        for dim in kept {
+            self.split(kernel, &[stmt.to_owned()], &dim, 1, &format!("i{dim}"))?;
+        }
+        self.apply(Directive::Rfactor { kernel: kernel.to_owned(), stmt: stmt.to_owned(), lanes: 1 })?;
+        self.loops_over_rest(kernel, &format!("{stmt}_acc"), "l")
+    }
+}
