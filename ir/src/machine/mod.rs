@@ -130,7 +130,7 @@ impl Machine {
             return fail("at least one `[[memory]]` level is needed");
         }
         for level in &self.memory {
-            if !positive(level.bandwidth) || !(level.latency_ns.is_finite() && level.latency_ns >= 0.0) {
+            if !(positive(level.bandwidth) && level.latency_ns.is_finite() && level.latency_ns >= 0.0) {
                 return fail(&format!("memory `{}` has an impossible bandwidth or latency", level.name));
             }
             if !level.line_bytes.is_power_of_two() {

@@ -6,7 +6,7 @@
 //! cache come from memory each run. The prediction is the larger of the two, plus the cost of the call.
 
 use crate::machine::{Machine, MemoryLevel};
-use crate::tile::{Exec, Inst, Item, KernelData, Program, StmtData, StmtOp, Step, Storage};
+use crate::tile::{Exec, Inst, Item, KernelData, Program, Step, StmtData, StmtOp, Storage};
 
 /// Prediction for one kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,11 @@ fn kernel_cost(program: &Program, data: &KernelData, machine: &Machine, weights:
         // A gather touches only the rows that it takes.
         let gathered = data.stmts_in_order().iter().find_map(|&s| match &data.stmts[s].op {
             StmtOp::Gather { dst, src, .. } if src.buffer == b => Some(program.buffers[dst.buffer].bytes() as f64),
-            StmtOp::Gather { .. } | StmtOp::Copy { .. } | StmtOp::Map { .. } | StmtOp::Mma { .. } | StmtOp::Reduce { .. } => None,
+            StmtOp::Gather { .. }
+            | StmtOp::Copy { .. }
+            | StmtOp::Map { .. }
+            | StmtOp::Mma { .. }
+            | StmtOp::Reduce { .. } => None,
         });
         let bytes = gathered.unwrap_or(info.bytes() as f64);
         match info.storage {
@@ -57,7 +61,8 @@ fn kernel_cost(program: &Program, data: &KernelData, machine: &Machine, weights:
             Storage::Local(_) => {}
         }
     }
-    let seconds_of = |bytes: f64, set: f64| level_for(machine, set).map_or(0.0, |l| bytes / l.bandwidth + l.latency_ns * 1e-9);
+    let seconds_of =
+        |bytes: f64, set: f64| level_for(machine, set).map_or(0.0, |l| bytes / l.bandwidth + l.latency_ns * 1e-9);
     let memory = seconds_of(constants, weights.max(constants)) + seconds_of(activations, activations + constants);
     let seconds = (cycles / machine.clock_hz).max(memory);
     KernelCost { kernel: data.name.clone(), flops, bytes: activations + constants, seconds }
@@ -94,9 +99,11 @@ fn stmt_cost(stmt: &StmtData, machine: &Machine) -> (f64, f64) {
     match &stmt.op {
         StmtOp::Mma { a, b, .. } => {
             let distinct = |index: &[crate::tile::Affine]| -> f64 {
-                let used = stmt.dims.iter().enumerate().filter(|(d, _)| {
-                    index.iter().any(|e| e.uses(crate::tile::Var::Dim(*d as u32)))
-                });
+                let used = stmt
+                    .dims
+                    .iter()
+                    .enumerate()
+                    .filter(|(d, _)| index.iter().any(|e| e.uses(crate::tile::Var::Dim(*d as u32))));
                 let along_vector = used.clone().any(|(_, d)| d.exec == Exec::Vector);
                 let elements: u64 = used.map(|(_, d)| d.extent).product();
                 if along_vector { elements as f64 / lanes } else { elements as f64 }
@@ -112,11 +119,17 @@ fn stmt_cost(stmt: &StmtData, machine: &Machine) -> (f64, f64) {
                     Inst::Load(_) => loads += 1.0,
                     Inst::Const(_) => {}
                     // Divisions and square roots are not pipelined as well as the rest.
-                    Inst::Binary(crate::tile::ScalarBinary::Div, ..) | Inst::Unary(crate::tile::ScalarUnary::Sqrt, _) => {
+                    Inst::Binary(crate::tile::ScalarBinary::Div, ..)
+                    | Inst::Unary(crate::tile::ScalarUnary::Sqrt, _) => {
                         arithmetic += 4.0;
                     }
                     Inst::Math(..) | Inst::Pow(..) => arithmetic += 20.0,
-                    Inst::Unary(..) | Inst::Binary(..) | Inst::Fma(..) | Inst::Select(..) | Inst::Cast(..) | Inst::Bitcast(..) => {
+                    Inst::Unary(..)
+                    | Inst::Binary(..)
+                    | Inst::Fma(..)
+                    | Inst::Select(..)
+                    | Inst::Cast(..)
+                    | Inst::Bitcast(..) => {
                         arithmetic += 1.0;
                     }
                 }

@@ -50,7 +50,7 @@ pub enum ScheduleError {
         /// Position in the schedule, from 0.
         position: usize,
         /// The directive.
-        directive: Directive,
+        directive: Box<Directive>,
         /// Why.
         refusal: Refusal,
     },

@@ -223,10 +223,7 @@ fn dim_ref(c: &mut Cursor<'_>) -> Result<DimRef, ParseError> {
     Ok(DimRef { stmt, dim: name(c)? })
 }
 
-fn list<T>(
-    c: &mut Cursor<'_>,
-    one: impl Fn(&mut Cursor<'_>) -> Result<T, ParseError>,
-) -> Result<Vec<T>, ParseError> {
+fn list<T>(c: &mut Cursor<'_>, one: impl Fn(&mut Cursor<'_>) -> Result<T, ParseError>) -> Result<Vec<T>, ParseError> {
     let mut items = vec![one(c)?];
     while c.eat(",")? {
         items.push(one(c)?);

@@ -42,6 +42,7 @@
 
 pub mod affine;
 pub mod expr;
+pub mod hash;
 pub mod layout;
 pub mod walk;
 

@@ -35,9 +35,12 @@ pub(super) fn cache(
     let at = at.map(|name| data.loop_named(name).ok_or_else(|| Refusal::NoLoop(name.to_owned()))).transpose()?;
     let (_, around) = data.locate(s).ok_or_else(|| Refusal::NoStmt(stmt.to_owned()))?;
     let outer_count = match at {
-        Some(l) => 1 + around.iter().position(|&x| x == l).ok_or_else(|| {
-            Refusal::Illegal(format!("`{stmt}` does not stand inside `{}`", data.loops[l].name))
-        })?,
+        Some(l) => {
+            1 + around
+                .iter()
+                .position(|&x| x == l)
+                .ok_or_else(|| Refusal::Illegal(format!("`{stmt}` does not stand inside `{}`", data.loops[l].name)))?
+        }
         None => 0,
     };
     let outer: &[Loop] = &around[..outer_count];
@@ -48,7 +51,10 @@ pub(super) fn cache(
     let mut inside = Vec::new();
     crate::tile::walk::collect_stmts(body, &mut inside);
     if inside.iter().any(|&x| data.stmts[x].write().buffer == access.buffer) {
-        return Err(Refusal::Illegal(format!("`{}` is written while the copy is in use", program.buffers[access.buffer].name)));
+        return Err(Refusal::Illegal(format!(
+            "`{}` is written while the copy is in use",
+            program.buffers[access.buffer].name
+        )));
     }
     let rank = access.index.len();
     let mut sorted = order.to_vec();
@@ -80,7 +86,8 @@ pub(super) fn cache(
         dims: order.iter().map(|&axis| LayoutDim { axis, div: 1, modulo: None, extent: shape[axis] }).collect(),
     };
     let storage = Storage::Local(Space::Scratch);
-    let buffer = program.buffers.push(BufferData { name: into.to_owned(), dtype, shape: shape.clone(), layout, storage });
+    let buffer =
+        program.buffers.push(BufferData { name: into.to_owned(), dtype, shape: shape.clone(), layout, storage });
     let data = &mut program.kernels[k];
     let op = StmtOp::Copy {
         dst: Access::new(buffer, (0..rank).map(own).collect()),

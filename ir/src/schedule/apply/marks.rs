@@ -18,7 +18,7 @@ pub(super) fn vectorize(program: &mut Program, kernel: &str, dim: &DimRef, targe
     let stmt = &data.stmts[s];
     let fail = |reason: String| Err(Refusal::Illegal(format!("`{}`: {reason}", stmt.name)));
     let lanes = target.machine().lanes_f32();
-    if stmt.dims[d].extent % lanes != 0 {
+    if !stmt.dims[d].extent.is_multiple_of(lanes) {
         return fail(format!("extent {} is not a multiple of {lanes} lanes", stmt.dims[d].extent));
     }
     if stmt.dims.iter().any(|x| x.exec == Exec::Vector) {

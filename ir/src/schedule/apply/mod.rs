@@ -1,7 +1,6 @@
 //! Application of directives: one file per primitive, each a checked rewriting of a program.
 //!
-//! A rewriting either succeeds or leaves the program unusable and returns a [`Refusal`]; callers that go on after a refusal
-//! keep a copy. No rewriting consults the machine, except that `vectorize` and `intrinsic` ask the target for its vector
+//! Every rewriting checks before it changes anything, so a [`Refusal`] leaves the program as it was. No rewriting consults the machine, except that `vectorize` and `intrinsic` ask the target for its vector
 //! width and micro-kernels.
 
 mod cache;
@@ -29,7 +28,7 @@ pub fn apply(program: &Program, schedule: &Schedule, target: &dyn Target) -> Res
     for (position, directive) in schedule.directives.iter().enumerate() {
         apply_directive(&mut program, directive, target).map_err(|refusal| ScheduleError::Refused {
             position,
-            directive: directive.clone(),
+            directive: Box::new(directive.clone()),
             refusal,
         })?;
     }
@@ -39,7 +38,7 @@ pub fn apply(program: &Program, schedule: &Schedule, target: &dyn Target) -> Res
 /// Applies one directive.
 ///
 /// # Errors
-/// When it is not legal; the program must then be discarded.
+/// When it is not legal; the program is then as it was.
 pub fn apply_directive(program: &mut Program, directive: &Directive, target: &dyn Target) -> Result<(), Refusal> {
     match directive {
         Directive::Fuse { kernel, consumer } => fuse::fuse(program, kernel, consumer),

@@ -52,10 +52,8 @@ pub(super) fn rfactor(program: &mut Program, kernel: &str, stmt: &str, lanes: u6
     let mut kept_dims: Vec<Dim> = kept.iter().map(|&i| old.dims[i].clone()).collect();
     kept_dims.push(lane_dim(lanes));
     let all: Vec<usize> = (0..kept_dims.len()).collect();
-    let zero_op = StmtOp::Map {
-        dst: Access::new(partial, at(&kept_dims, &all)),
-        value: Expr::constant(identity(*op, dtype)),
-    };
+    let zero_op =
+        StmtOp::Map { dst: Access::new(partial, at(&kept_dims, &all)), value: Expr::constant(identity(*op, dtype)) };
     let mut items = vec![StmtData { name: zero_name, dims: kept_dims.clone(), op: zero_op, intrinsic: None }];
 
     let mut accumulate = |name: String, whole: u64, lanes_here: u64, origin: i64| {
@@ -83,7 +81,7 @@ pub(super) fn rfactor(program: &mut Program, kernel: &str, stmt: &str, lanes: u6
         items.push(StmtData { name, dims, op: StmtOp::Map { dst, value }, intrinsic: None });
     };
     accumulate(acc_name, extent / lanes, lanes, 0);
-    if extent % lanes > 0 {
+    if !extent.is_multiple_of(lanes) {
         accumulate(tail_name, 1, extent % lanes, (extent - extent % lanes) as i64);
     }
 

@@ -13,8 +13,7 @@ use super::dependence::{Partition, Seen, common_partition};
 use super::{Refusal, check_free, check_free_buffer, dim_of, kernel_named, stmt_named, used_elsewhere};
 use crate::schedule::DimRef;
 use crate::tile::{
-    Affine, Buffer, BufferData, Item, Kernel, Layout, LoopData, LoopKind, Program, Stmt, StmtData, StmtOp, Storage,
-    Var,
+    Affine, Buffer, BufferData, Item, Kernel, Layout, LoopData, LoopKind, Program, Stmt, StmtData, StmtOp, Storage, Var,
 };
 
 /// A temporary that shrinks to one iteration's part.
@@ -57,6 +56,9 @@ pub(super) fn split(
         for &(s, _) in &group {
             check_free(data, &format!("{}_t", data.stmts[s].name))?;
         }
+        for c in &contractions {
+            check_free_buffer(program, &format!("{}_t", program.buffers[c.buffer].name))?;
+        }
     }
 
     let l = program.kernels[k].loops.push(LoopData {
@@ -69,7 +71,7 @@ pub(super) fn split(
         let origin = Affine::constant((extent - rest) as i64);
         let mut copies = Vec::new();
         for c in &contractions {
-            copies.push((c.buffer, clone_for_tail(program, c, rest)?));
+            copies.push((c.buffer, clone_for_tail(program, c, rest)));
         }
         for &(s, d) in &group {
             let mut copy = program.kernels[k].stmts[s].clone();
@@ -171,7 +173,10 @@ fn check_flow(program: &Program, k: Kernel, group: &[(Stmt, usize)]) -> Result<V
         let private = matches!(info.storage, Storage::Temp | Storage::Local(_))
             && info.layout.is_row_major(&info.shape)
             && !used_elsewhere(program, k, buffer)
-            && data.stmts_in_order().iter().all(|s| group.iter().any(|(g, _)| g == s) || !data.stmts[*s].touches(buffer));
+            && data
+                .stmts_in_order()
+                .iter()
+                .all(|s| group.iter().any(|(g, _)| g == s) || !data.stmts[*s].touches(buffer));
         if let (true, Some((coordinate, partition))) = (private, partition) {
             contractions.push(Contraction { buffer, coordinate, partition });
         }
@@ -207,11 +212,9 @@ fn shrink(buffer: &mut BufferData, c: &Contraction, points: u64) {
     buffer.layout = Layout::row_major(&buffer.shape);
 }
 
-fn clone_for_tail(program: &mut Program, c: &Contraction, rest: u64) -> Result<Buffer, Refusal> {
+fn clone_for_tail(program: &mut Program, c: &Contraction, rest: u64) -> Buffer {
     let mut copy = program.buffers[c.buffer].clone();
     copy.name.push_str("_t");
-    check_free_buffer(program, &copy.name)?;
     shrink(&mut copy, c, rest);
-    Ok(program.buffers.push(copy))
+    program.buffers.push(copy)
 }
-

@@ -84,7 +84,10 @@ pub(super) fn place(program: &mut Program, kernel: &str, buffer: &str, space: Sp
             for access in stmt.accesses().into_iter().filter(|a| a.buffer == b) {
                 let mut indexed_by_loop = false;
                 for e in &access.index {
-                    e.for_each_var(&mut |v| indexed_by_loop |= matches!(v, Var::Loop(l) if data.loops[l].kind != crate::tile::LoopKind::Unrolled));
+                    e.for_each_var(&mut |v| {
+                        indexed_by_loop |=
+                            matches!(v, Var::Loop(l) if data.loops[l].kind != crate::tile::LoopKind::Unrolled)
+                    });
                 }
                 if indexed_by_loop || access.fill.is_some() {
                     return Err(Refusal::Illegal(format!(

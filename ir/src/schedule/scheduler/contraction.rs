@@ -125,8 +125,7 @@ impl Scheduler<'_> {
         let StmtOp::Mma { a, b, .. } = &stmt.op else { return Ok(None) };
         let Some(columns) = common.last().and_then(|name| stmt.dim_named(name)) else { return Ok(None) };
         // The operand that varies along the columns is loaded in vectors; if both do, or none, the right one.
-        let vector =
-            if uses_dim(&a.index, columns) && !uses_dim(&b.index, columns) { Operand::A } else { Operand::B };
+        let vector = if uses_dim(&a.index, columns) && !uses_dim(&b.index, columns) { Operand::A } else { Operand::B };
         let (moving, still) = match vector {
             Operand::A => (a, b),
             Operand::B => (b, a),
@@ -188,7 +187,9 @@ impl Scheduler<'_> {
     /// Stores a constant that is loaded in vectors in panels as wide as the register tile.
     fn panels(&mut self, kernel: &str, c: &Contraction, operand: Operand) -> Result<(), ScheduleError> {
         let stmt = self.stmt(kernel, &c.mma)?;
-        let (Some(access), Some(d)) = (operand_access(stmt, operand), stmt.dim_named(&c.columns.0)) else { return Ok(()) };
+        let (Some(access), Some(d)) = (operand_access(stmt, operand), stmt.dim_named(&c.columns.0)) else {
+            return Ok(());
+        };
         let info = &self.program.buffers[access.buffer];
         let axis = access.index.iter().position(|e| e.as_var() == Some(Var::Dim(d as u32)));
         let (Some(axis), true) = (axis, operand == c.vector && matches!(info.storage, Storage::Const(_))) else {
@@ -270,7 +271,8 @@ impl Scheduler<'_> {
         let mut pending = vec![mma.to_owned()];
         while let Some(name) = pending.pop() {
             let stmt = self.stmt(kernel, &name)?;
-            let vectors = if stmt.dim_named(columns).is_some_and(|d| stmt.dims[d].extent % lanes == 0) { lanes } else { 1 };
+            let vectors =
+                if stmt.dim_named(columns).is_some_and(|d| stmt.dims[d].extent % lanes == 0) { lanes } else { 1 };
             let reduced: Vec<(String, u64)> = stmt
                 .dims
                 .iter()

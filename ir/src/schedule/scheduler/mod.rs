@@ -99,7 +99,11 @@ impl Scheduler<'_> {
     /// Applies a directive that must be legal.
     fn apply(&mut self, directive: Directive) -> Result<(), ScheduleError> {
         let position = self.schedule.directives.len();
-        self.attempt(directive.clone()).map_err(|refusal| ScheduleError::Refused { position, directive, refusal })
+        self.attempt(directive.clone()).map_err(|refusal| ScheduleError::Refused {
+            position,
+            directive: Box::new(directive),
+            refusal,
+        })
     }
 
     /// Applies a directive if it is legal.
@@ -127,7 +131,7 @@ impl Scheduler<'_> {
 
     fn bug(&self, kernel: &str, refusal: Refusal) -> ScheduleError {
         let directive = Directive::Fuse { kernel: kernel.to_owned(), consumer: String::new() };
-        ScheduleError::Refused { position: self.schedule.directives.len(), directive, refusal }
+        ScheduleError::Refused { position: self.schedule.directives.len(), directive: Box::new(directive), refusal }
     }
 
     /// The statement of a name that the scheduler knows to be in force.

@@ -56,7 +56,8 @@ pub fn register_tile(machine: &Machine, m: u64, n: u64) -> RegisterTile {
 
 /// Cycles per step of the reduced dimension to cover the whole result.
 fn covered_cycles(machine: &Machine, m: u64, n: u64, tile: RegisterTile) -> f64 {
-    let parts = |extent: u64, size: u64| [(extent / size, size), (u64::from(extent % size > 0), extent % size)];
+    let parts =
+        |extent: u64, size: u64| [(extent / size, size), (u64::from(!extent.is_multiple_of(size)), extent % size)];
     let mut cycles = 0.0;
     for (rows, row_size) in parts(m, tile.m) {
         for (columns, column_size) in parts(n, tile.n) {
