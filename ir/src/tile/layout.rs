@@ -10,6 +10,53 @@
 //! ```
 
 use super::affine::Affine;
+use crate::types::MAX_ELEMENTS;
+
+/// Why a layout does not fit a shape.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// A storage dimension is taken from an axis that the shape does not have.
+    #[error("the layout names axis {axis}, but the rank is {rank}")]
+    Axis {
+        /// The axis named.
+        axis: usize,
+        /// The rank of the shape.
+        rank: usize,
+    },
+    /// A divisor, modulus or extent of 0, or too large.
+    #[error("storage dimension {dim} has a divisor, modulus or extent outside 1..=2^40")]
+    Degenerate {
+        /// Position of the storage dimension.
+        dim: usize,
+    },
+    /// A storage dimension is too small for the coordinates that it holds.
+    #[error("storage dimension {dim} has extent {extent}, but holds {needed} positions")]
+    Extent {
+        /// Position of the storage dimension.
+        dim: usize,
+        /// Its extent.
+        extent: u64,
+        /// What the shape needs.
+        needed: u64,
+    },
+    /// More than 2^40 elements in storage.
+    #[error("the layout has more than 2^40 elements")]
+    TooLarge,
+    /// Two elements share a place (a ring, or an axis left out), where each must have its own.
+    #[error("axis {axis} is not stored whole: the layout is a ring there, or its blocks do not nest")]
+    Lossy {
+        /// The axis.
+        axis: usize,
+    },
+    /// The bytes given are not those of the shape.
+    #[error("shape {shape:?} does not fit a tensor of {elems} elements")]
+    Tensor {
+        /// The shape.
+        shape: Vec<u64>,
+        /// Elements of the tensor.
+        elems: u64,
+    },
+}
 
 /// One storage dimension: `(coordinate[axis] / div) % modulo`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,42 +99,6 @@ impl Layout {
         self.dims.iter().map(|d| d.extent).product()
     }
 
-    /// Checks that every element of `shape` has a place of its own: per axis, the remainders chain from 1 without gaps and
-    /// extents hold all quotients.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn check(&self, shape: &[u64]) -> Result<(), String> {
-        if self.dims.iter().any(|d| d.axis >= shape.len()) {
-            return Err(format!("an axis is not below the rank {}", shape.len()));
-        }
-        for (axis, &extent) in shape.iter().enumerate() {
-            let mut parts: Vec<&LayoutDim> = self.dims.iter().filter(|d| d.axis == axis).collect();
-            parts.sort_by_key(|d| d.div);
-            let mut next = Some(1);
-            for d in parts {
-                if next != Some(d.div) || d.modulo == Some(0) {
-                    return Err(format!("the parts of axis {axis} do not chain"));
-                }
-                next = d.modulo.and_then(|m| d.div.checked_mul(m));
-                if d.extent < d.modulo.unwrap_or_else(|| extent.div_ceil(d.div)) {
-                    return Err(format!("an extent of axis {axis} is too small"));
-                }
-                if d.modulo.is_some() && next.is_none() {
-                    return Err(format!("the parts of axis {axis} overflow"));
-                }
-            }
-            if next.is_some_and(|covered| covered < extent) {
-                return Err(format!("axis {axis} is not covered"));
-            }
-        }
-        let elems = self.dims.iter().try_fold(1u64, |n, d| n.checked_mul(d.extent));
-        match elems {
-            Some(n) if n <= crate::types::MAX_ELEMENTS => Ok(()),
-            _ => Err("it has too many elements".to_owned()),
-        }
-    }
-
     /// Whether this is [`Layout::row_major`] of `shape`.
     pub fn is_row_major(&self, shape: &[u64]) -> bool {
         *self == Self::row_major(shape)
@@ -115,5 +126,52 @@ impl Layout {
             let c = index[d.axis] / d.div;
             offset * d.extent + d.modulo.map_or(c, |m| c % m)
         })
+    }
+
+    /// Checks that every coordinate of `shape` has a place in storage, be it shared with others, as in a ring.
+    ///
+    /// # Errors
+    /// The first storage dimension that names no axis, is degenerate, or is too small.
+    pub fn check_places(&self, shape: &[u64]) -> Result<(), LayoutError> {
+        let mut elems: u64 = 1;
+        for (dim, d) in self.dims.iter().enumerate() {
+            let &size = shape.get(d.axis).ok_or(LayoutError::Axis { axis: d.axis, rank: shape.len() })?;
+            let sane = |n: u64| (1..=MAX_ELEMENTS).contains(&n);
+            if !sane(d.div) || !d.modulo.is_none_or(sane) || !sane(d.extent.max(1)) {
+                return Err(LayoutError::Degenerate { dim });
+            }
+            let quotients = size.div_ceil(d.div);
+            let needed = d.modulo.map_or(quotients, |m| m.min(quotients));
+            if d.extent < needed {
+                return Err(LayoutError::Extent { dim, extent: d.extent, needed });
+            }
+            elems = elems.checked_mul(d.extent).filter(|&n| n <= MAX_ELEMENTS).ok_or(LayoutError::TooLarge)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that every element of `shape` has a place of its own, that is, that the storage dimensions of each axis are the
+    /// digits of its coordinate in a mixed radix. Rings are not: they keep a window only.
+    ///
+    /// # Errors
+    /// What [`Layout::check_places`] reports, or the first axis that loses elements.
+    pub fn check(&self, shape: &[u64]) -> Result<(), LayoutError> {
+        self.check_places(shape)?;
+        for (axis, &size) in shape.iter().enumerate() {
+            let mut digits: Vec<&LayoutDim> = self.dims.iter().filter(|d| d.axis == axis).collect();
+            digits.sort_by_key(|d| d.div);
+            // How many coordinates the digits so far tell apart; `None` when all.
+            let mut known = Some(1);
+            for d in digits {
+                if known != Some(d.div) {
+                    return Err(LayoutError::Lossy { axis });
+                }
+                known = d.modulo.and_then(|m| m.checked_mul(d.div));
+            }
+            if known.is_some_and(|n| n < size) {
+                return Err(LayoutError::Lossy { axis });
+            }
+        }
+        Ok(())
     }
 }

@@ -43,7 +43,10 @@
 pub mod affine;
 pub mod expr;
 pub mod hash;
+pub mod interp;
 pub mod layout;
+pub mod materialize;
+pub mod typing;
 pub mod walk;
 
 use cranelift_entity::{PrimaryMap, entity_impl};
@@ -51,7 +54,8 @@ use cranelift_entity::{PrimaryMap, entity_impl};
 use crate::types::{DType, Tensor};
 pub use affine::{Affine, Atom, Var};
 pub use expr::{Expr, ExprRef, Inst, MathFn, Scalar, ScalarBinary, ScalarUnary};
-pub use layout::{Layout, LayoutDim};
+pub use layout::{Layout, LayoutDim, LayoutError};
+pub use materialize::materialize;
 
 /// A loop of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -62,7 +62,7 @@ pub(super) fn layout(program: &mut Program, buffer: &str, layout: &Layout) -> Re
     if matches!(info.storage, Storage::Input(_) | Storage::Output(_)) {
         return Err(Refusal::Illegal(format!("`{buffer}` belongs to the caller, who stores it row-major")));
     }
-    layout.check(&info.shape).map_err(Refusal::Illegal)?;
+    layout.check(&info.shape).map_err(|e| Refusal::Illegal(e.to_string()))?;
     info.layout = layout.clone();
     Ok(())
 }
