@@ -13,6 +13,7 @@
 //! - Binary operators and `select` broadcast as numpy does: shapes align at the last dimension, 1 stretches.
 
 pub mod infer;
+pub mod interp;
 pub mod op;
 pub mod text;
 pub mod verify;

@@ -1,0 +1,232 @@
+//! The reference interpreter of graphs: every value in `f64`, with a bound on how far a correct evaluation in the
+//! operators' own types may lie from it. Compiled code is checked against it, and it says what the operators mean.
+//!
+//! # The bound
+//! An element is a value `v` and an error bound `e`: every evaluation that computes each operator in its element type, in
+//! any order of its sums, and with functions good to 4 ULP, lies within `e` of `v`. Bounds are propagated forward with the
+//! standard model of floating-point arithmetic (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
+//! chapters 2 and 3): `fl(a ∘ b) = (a ∘ b)(1 + δ)` with `|δ| ≤ u`, and a sum of `n` terms errs by at most
+//! `γₙ Σ|terms|`, `γₙ = nu/(1 - nu)`. Results are never rounded to the element type, so `v` is the better reference.
+//!
+//! `e` is infinite where the result is *undetermined*: it hangs on a decision (a comparison, a cast to an integer, an
+//! overflow, a division) that the uncertainty of the operands leaves open. NaN and infinities are certain where `e` is 0.
+//! Elements that any evaluation computes exactly have `e = 0`, so masks made of zeros and ones stay decidable.
+//!
+//! Integers are exact, wrap to their type, and are either certain or undetermined.
+//!
+//! # Limits
+//! The bound is rigorous for single operators and grows with depth faster than real errors, which cancel. To find where
+//! compiled code goes wrong, feed each operator with the operands that the compiled code saw ([`evaluate_op`]).
+
+mod elementwise;
+mod integer;
+mod movement;
+mod normalize;
+mod num;
+mod product;
+mod reduce;
+mod value;
+
+use std::borrow::Cow;
+
+use cranelift_entity::SecondaryMap;
+
+use super::op::InferError;
+use super::verify::VerifyErrors;
+use super::{Graph, Op, Value, ValueDef};
+use crate::types::{Tensor, TensorType};
+pub use value::{Comparison, Evaluated, TypeMismatch};
+
+/// Largest number of elements of one evaluated tensor; each takes 16 bytes.
+pub const MAX_EVALUATED_ELEMENTS: u64 = 1 << 28;
+
+/// Why a graph cannot be evaluated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InterpError {
+    /// The graph breaks the verifier's rules.
+    #[error("the graph is broken:\n{0}")]
+    Invalid(VerifyErrors),
+    /// Too few or too many inputs.
+    #[error("the graph has {expected} inputs, but {actual} are given")]
+    InputCount {
+        /// How many inputs the graph has.
+        expected: usize,
+        /// How many are given.
+        actual: usize,
+    },
+    /// An input of another type.
+    #[error("input {name:?} has type {expected}, but {actual} is given")]
+    InputType {
+        /// Name of the input.
+        name: String,
+        /// Its type.
+        expected: TensorType,
+        /// The type of the tensor given.
+        actual: TensorType,
+    },
+    /// A node could not be evaluated.
+    #[error("node {name:?}: {error}")]
+    Node {
+        /// Name of the node.
+        name: String,
+        /// Why.
+        error: OpError,
+    },
+}
+
+/// Why an operator cannot be evaluated on given operands.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OpError {
+    /// The operands do not fit the operator.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// A gather's index is out of range.
+    #[error("index {index} is out of range for a dimension of {size} elements")]
+    Index {
+        /// The index.
+        index: i64,
+        /// Size of the dimension indexed.
+        size: u64,
+    },
+    /// The result has more than [`MAX_EVALUATED_ELEMENTS`].
+    #[error("a result of type {0} is too large to evaluate")]
+    TooLarge(TensorType),
+}
+
+/// Evaluates a graph's outputs for inputs in the graph's order.
+///
+/// # Errors
+/// When the graph is broken, inputs do not fit it, or a gather's index is out of range.
+pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Evaluated>, InterpError> {
+    let values = run(graph, inputs, false)?;
+    Ok(graph.outputs.iter().filter_map(|output| value_of(graph, &values, output.value).map(Cow::into_owned)).collect())
+}
+
+/// Evaluates every input of a graph and every result of a node in force, for bisecting a divergence. Constants and dead
+/// values have none.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_all(graph: &Graph, inputs: &[Tensor]) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
+    run(graph, inputs, true)
+}
+
+/// Evaluates one operator.
+///
+/// # Errors
+/// When the operands do not fit the operator, the result is too large, or a gather's index is out of range.
+pub fn evaluate_op(op: &Op, operands: &[&Evaluated]) -> Result<Evaluated, OpError> {
+    let types: Vec<&TensorType> = operands.iter().map(|x| x.ty()).collect();
+    let ty = op.infer(&types)?;
+    if ty.elems() > MAX_EVALUATED_ELEMENTS {
+        return Err(OpError::TooLarge(ty));
+    }
+    if ty.elems() == 0 {
+        return Ok(Evaluated::empty(ty));
+    }
+    Ok(match (op, operands) {
+        (Op::Unary(op), [x]) => elementwise::unary(*op, x),
+        (Op::Binary(op), [a, b]) => elementwise::binary(*op, a, b, ty),
+        (Op::Select, [condition, a, b]) => elementwise::select(condition, a, b, ty),
+        (Op::Cast { to: _ }, [x]) => elementwise::cast(x, ty),
+        (Op::MatMul, [a, b]) => product::matmul(a, b, ty),
+        (Op::Conv(attrs), [x, w, bias @ ..]) => product::conv(attrs, x, w, bias.first().copied(), ty),
+        (Op::Pool(attrs), [x]) => reduce::pool(attrs, x, ty),
+        (Op::Reduce { op, axes, keep_dims: _ }, [x]) => reduce::reduce(*op, axes, x, ty),
+        (Op::Softmax { axis }, [x]) => normalize::softmax(*axis, x),
+        (Op::LayerNorm { axis, epsilon }, [x, scale, bias]) => normalize::layer_norm(*axis, *epsilon, x, scale, bias),
+        (Op::BatchNorm { epsilon }, [x, scale, bias, mean, variance]) => {
+            normalize::batch_norm(*epsilon, x, [scale, bias, mean, variance])
+        }
+        (Op::Gelu(kind), [x]) => elementwise::gelu(*kind, x),
+        (Op::Attention { scale }, [q, k, v, bias @ ..]) => {
+            product::attention(*scale, [q, k, v], bias.first().copied(), ty)
+        }
+        (Op::Reshape { shape: _ }, [x]) => (*x).clone().with_type(ty),
+        (Op::Transpose { perm }, [x]) => movement::transpose(perm, x, ty),
+        (Op::Expand { shape: _ }, [x]) => movement::expand(x, ty),
+        (Op::Concat { axis }, operands) => movement::concat(*axis, operands, ty),
+        (Op::Slice { starts, sizes: _, steps }, [x]) => movement::slice(starts, steps, x, ty),
+        (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty),
+        (Op::Gather { axis }, [x, indices]) => movement::gather(*axis, x, indices, ty)?,
+        // Inference has checked the number of operands.
+        _ => return Err(OpError::Infer(InferError::Arity { expected: "other", actual: operands.len() })),
+    })
+}
+
+fn run(
+    graph: &Graph,
+    inputs: &[Tensor],
+    keep_all: bool,
+) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
+    let info = graph.verify().map_err(InterpError::Invalid)?;
+    if inputs.len() != graph.inputs.len() {
+        return Err(InterpError::InputCount { expected: graph.inputs.len(), actual: inputs.len() });
+    }
+    let mut values: SecondaryMap<Value, Option<Evaluated>> = SecondaryMap::with_capacity(graph.values.len());
+    for (&value, tensor) in graph.inputs.iter().zip(inputs) {
+        let data = &graph.values[value];
+        if data.ty != *tensor.ty() {
+            return Err(InterpError::InputType {
+                name: data.name.clone(),
+                expected: data.ty.clone(),
+                actual: tensor.ty().clone(),
+            });
+        }
+        values[value] = Some(Evaluated::from_tensor(tensor));
+    }
+    let mut uses_left: SecondaryMap<Value, u32> = SecondaryMap::with_capacity(graph.values.len());
+    for value in graph.values.keys() {
+        uses_left[value] = info.uses(value);
+    }
+    for &node in &graph.order {
+        let data = &graph.nodes[node];
+        let result = evaluate_node(graph, &values, &data.op, &data.inputs)
+            .map_err(|error| InterpError::Node { name: data.name.clone(), error })?;
+        if let Some(&value) = data.outputs.first() {
+            values[value] = Some(result);
+        }
+        for &value in &data.inputs {
+            uses_left[value] -= 1;
+            if uses_left[value] == 0 && !keep_all {
+                values[value] = None;
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn evaluate_node(
+    graph: &Graph,
+    values: &SecondaryMap<Value, Option<Evaluated>>,
+    op: &Op,
+    operands: &[Value],
+) -> Result<Evaluated, OpError> {
+    // A lookup in a large constant table converts the rows it reads only.
+    if let (Op::Gather { axis }, &[table, indices]) = (op, operands)
+        && let (Some(table), Some(indices)) = (graph.const_of(table), value_of(graph, values, indices))
+    {
+        let ty = op.infer(&[table.ty(), indices.ty()])?;
+        if ty.elems() > MAX_EVALUATED_ELEMENTS {
+            return Err(OpError::TooLarge(ty));
+        }
+        return movement::gather_constant(*axis, table, &indices, ty);
+    }
+    let operands: Vec<Cow<'_, Evaluated>> = operands.iter().filter_map(|&v| value_of(graph, values, v)).collect();
+    evaluate_op(op, &operands.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+/// A value that is evaluated already, or a constant, which is converted anew for each use.
+fn value_of<'a>(
+    graph: &Graph,
+    values: &'a SecondaryMap<Value, Option<Evaluated>>,
+    value: Value,
+) -> Option<Cow<'a, Evaluated>> {
+    match graph.values[value].def {
+        ValueDef::Const(c) => Some(Cow::Owned(Evaluated::from_tensor(&graph.consts[c]))),
+        ValueDef::Input(_) | ValueDef::Node(..) => values[value].as_ref().map(Cow::Borrowed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

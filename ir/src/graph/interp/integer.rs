@@ -1,0 +1,115 @@
+//! Arithmetic on integers and truth values. They are kept in an `i64`, `u64` as its bits, and wrap to their type.
+
+use crate::graph::{BinaryOp, UnaryOp};
+use crate::types::DType;
+
+/// The low bits of a number, as a number of that integer type.
+pub(super) fn wrap(dtype: DType, v: i64) -> i64 {
+    match dtype {
+        DType::I8 => i64::from(v as i8),
+        DType::I16 => i64::from(v as i16),
+        DType::I32 => i64::from(v as i32),
+        DType::U8 => i64::from(v as u8),
+        DType::U16 => i64::from(v as u16),
+        DType::U32 => i64::from(v as u32),
+        DType::Bool => i64::from(v != 0),
+        DType::I64 | DType::U64 | DType::F16 | DType::BF16 | DType::F32 | DType::F64 => v,
+    }
+}
+
+/// A float truncated toward zero and saturated to an integer type; NaN gives 0. For `bool`, whether it is not 0.
+pub(super) fn from_float(dtype: DType, v: f64) -> i64 {
+    match dtype {
+        DType::I8 => i64::from(v as i8),
+        DType::I16 => i64::from(v as i16),
+        DType::I32 => i64::from(v as i32),
+        DType::U8 => i64::from(v as u8),
+        DType::U16 => i64::from(v as u16),
+        DType::U32 => i64::from(v as u32),
+        DType::U64 => v as u64 as i64,
+        DType::Bool => i64::from(v != 0.0),
+        DType::I64 | DType::F16 | DType::BF16 | DType::F32 | DType::F64 => v as i64,
+    }
+}
+
+/// Order of two numbers of that type.
+fn less(dtype: DType, a: i64, b: i64) -> bool {
+    if dtype == DType::U64 { (a as u64) < (b as u64) } else { a < b }
+}
+
+/// A function of one integer. Functions of floats alone give their operand; inference refuses them for integers.
+pub(super) fn unary(op: UnaryOp, dtype: DType, v: i64) -> i64 {
+    match op {
+        UnaryOp::Neg => wrap(dtype, v.wrapping_neg()),
+        UnaryOp::Abs if dtype.is_signed_int() => wrap(dtype, v.wrapping_abs()),
+        UnaryOp::Not => i64::from(v == 0),
+        UnaryOp::Abs
+        | UnaryOp::Exp
+        | UnaryOp::Log
+        | UnaryOp::Sqrt
+        | UnaryOp::Recip
+        | UnaryOp::Erf
+        | UnaryOp::Tanh
+        | UnaryOp::Sigmoid
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Round
+        | UnaryOp::Floor
+        | UnaryOp::Ceil => v,
+    }
+}
+
+/// A function of two integers of type `dtype`. `pow` gives its first operand; inference refuses it for integers.
+pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
+    match op {
+        BinaryOp::Add => wrap(dtype, a.wrapping_add(b)),
+        BinaryOp::Sub => wrap(dtype, a.wrapping_sub(b)),
+        BinaryOp::Mul => wrap(dtype, a.wrapping_mul(b)),
+        BinaryOp::Div if b == 0 => 0,
+        BinaryOp::Div if dtype == DType::U64 => (a as u64 / b as u64) as i64,
+        BinaryOp::Div => wrap(dtype, a.wrapping_div(b)),
+        BinaryOp::Pow => a,
+        BinaryOp::Max => {
+            if less(dtype, a, b) {
+                b
+            } else {
+                a
+            }
+        }
+        BinaryOp::Min => {
+            if less(dtype, b, a) {
+                b
+            } else {
+                a
+            }
+        }
+        BinaryOp::And => a & b,
+        BinaryOp::Or => a | b,
+        BinaryOp::Xor => a ^ b,
+        BinaryOp::Eq => i64::from(a == b),
+        BinaryOp::Lt => i64::from(less(dtype, a, b)),
+        BinaryOp::Le => i64::from(!less(dtype, b, a)),
+    }
+}
+
+/// Error bound of [`binary`] for operands with bounds: 0 if both are certain, or if a certain one decides alone.
+pub(super) fn binary_err(op: BinaryOp, (a, a_err): (i64, f64), (b, b_err): (i64, f64)) -> f64 {
+    let decides = |v: i64, err: f64| {
+        err == 0.0
+            && match op {
+                BinaryOp::And | BinaryOp::Mul => v == 0,
+                BinaryOp::Or => v != 0,
+                BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Div
+                | BinaryOp::Pow
+                | BinaryOp::Max
+                | BinaryOp::Min
+                | BinaryOp::Xor
+                | BinaryOp::Eq
+                | BinaryOp::Lt
+                | BinaryOp::Le => false,
+            }
+    };
+    if decides(a, a_err) || decides(b, b_err) { 0.0 } else { a_err.max(b_err) }
+}
