@@ -1,0 +1,196 @@
+//! Building the graph: nodes with inferred types, folded at once where they are small constants.
+
+use aic_ir::graph::{BinaryOp, Graph, Op, ReduceOp, UnaryOp, Value};
+use aic_ir::types::{DType, ShapeError, Tensor, TensorType};
+use rustc_hash::FxHashMap;
+
+use crate::error::RefusedNode;
+use crate::fold;
+
+/// Bytes of constants that may be computed while reading, beyond the file's size.
+const BUDGET_BYTES: u64 = 16 << 20;
+
+/// Why a node is refused, without the node's name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reason(pub String);
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<ShapeError> for Reason {
+    fn from(error: ShapeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Reason {
+    /// The reason with the node it concerns.
+    pub fn at(self, name: &str, op: impl Into<String>) -> RefusedNode {
+        RefusedNode { name: name.to_owned(), op: op.into(), reason: self.0 }
+    }
+}
+
+/// A graph under construction. Values made here have no names; the importer names those that the model names.
+pub(crate) struct Builder {
+    /// The graph so far.
+    pub graph: Graph,
+    /// Name of the model's node that is being imported.
+    pub node_name: String,
+    scalars: FxHashMap<(DType, u64), Value>,
+    budget_bytes: u64,
+}
+
+impl Builder {
+    /// An empty graph whose folded constants are bounded in proportion to the file.
+    pub fn new(name: &str, file_bytes: u64) -> Self {
+        Self {
+            graph: Graph::new(name),
+            node_name: String::new(),
+            scalars: FxHashMap::default(),
+            budget_bytes: BUDGET_BYTES.saturating_add(file_bytes),
+        }
+    }
+
+    /// Element type of a value.
+    pub fn dtype(&self, value: Value) -> DType {
+        self.graph.ty(value).dtype()
+    }
+
+    /// Shape of a value.
+    pub fn shape(&self, value: Value) -> &[u64] {
+        self.graph.ty(value).shape()
+    }
+
+    /// Rank of a value.
+    pub fn rank(&self, value: Value) -> usize {
+        self.graph.ty(value).rank()
+    }
+
+    /// Applies an operator. Nothing is added where the result is the operand itself, and where it is a small constant
+    /// it is computed at once.
+    pub fn emit(&mut self, op: Op, operands: &[Value]) -> Result<Value, Reason> {
+        let types: Vec<&TensorType> = operands.iter().map(|&v| self.graph.ty(v)).collect();
+        let ty = op.infer(&types).map_err(|e| {
+            let types: Vec<String> = types.iter().map(|t| t.to_string()).collect();
+            Reason(format!("{e} (operands: {})", types.join(", ")))
+        })?;
+        if let &[x] = operands
+            && is_identity(&op, self.graph.ty(x), &ty)
+        {
+            return Ok(x);
+        }
+        let constants: Option<Vec<&Tensor>> = operands.iter().map(|&v| self.graph.const_of(v)).collect();
+        if let Some(constants) = constants {
+            // What a reduction reads counts, too; all other folded operators read no more than they write.
+            let work = ty.bytes().max(if matches!(op, Op::Reduce { .. }) { fold::MAX_ELEMS } else { 0 });
+            let affordable = matches!(op, Op::Reshape { .. }) || work <= self.budget_bytes;
+            if let Some(tensor) = affordable.then(|| fold::evaluate(&op, &constants, &ty)).flatten() {
+                if !matches!(op, Op::Reshape { .. }) {
+                    self.budget_bytes -= work;
+                }
+                return Ok(self.graph.add_const("", tensor));
+            }
+        }
+        let value = self.graph.add_node(self.node_name.as_str(), op, operands).map_err(|e| Reason(e.to_string()))?;
+        self.graph.values[value].name.clear();
+        Ok(value)
+    }
+
+    /// Applies a unary operator.
+    pub fn unary(&mut self, op: UnaryOp, x: Value) -> Result<Value, Reason> {
+        self.emit(Op::Unary(op), &[x])
+    }
+
+    /// Applies a binary operator.
+    pub fn binary(&mut self, op: BinaryOp, a: Value, b: Value) -> Result<Value, Reason> {
+        self.emit(Op::Binary(op), &[a, b])
+    }
+
+    /// Applies a binary operator to a value and a number in the value's element type.
+    pub fn binary_scalar(&mut self, op: BinaryOp, a: Value, b: f64) -> Result<Value, Reason> {
+        let b = self.scalar(self.dtype(a), b)?;
+        self.binary(op, a, b)
+    }
+
+    /// Reshapes.
+    pub fn reshape(&mut self, x: Value, shape: impl Into<Vec<u64>>) -> Result<Value, Reason> {
+        self.emit(Op::Reshape { shape: shape.into() }, &[x])
+    }
+
+    /// Reduces; kept dimensions become 1.
+    pub fn reduce(&mut self, op: ReduceOp, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, Reason> {
+        self.emit(Op::Reduce { op, axes: axes.to_vec(), keep_dims }, &[x])
+    }
+
+    /// Selects the elements `starts[i] + k`, `k < sizes[i]`.
+    pub fn slice(&mut self, x: Value, starts: Vec<u64>, sizes: Vec<u64>) -> Result<Value, Reason> {
+        let steps = vec![1; starts.len()];
+        self.emit(Op::Slice { starts, sizes, steps }, &[x])
+    }
+
+    /// A constant of rank 0, shared by all who ask for the same.
+    pub fn scalar(&mut self, dtype: DType, value: f64) -> Result<Value, Reason> {
+        let key = (dtype, value.to_bits());
+        if let Some(&known) = self.scalars.get(&key) {
+            return Ok(known);
+        }
+        let tensor = fold::scalar(dtype, value).ok_or("a constant cannot be made")?;
+        let made = self.graph.add_const("", tensor);
+        self.scalars.insert(key, made);
+        Ok(made)
+    }
+
+    /// A constant computed while reading, within the budget.
+    pub fn constant(&mut self, tensor: Tensor) -> Result<Value, Reason> {
+        self.charge(tensor.ty().bytes())?;
+        Ok(self.graph.add_const("", tensor))
+    }
+
+    /// A constant vector of 64-bit integers.
+    pub fn ints(&mut self, values: &[i64]) -> Result<Value, Reason> {
+        let tensor = Tensor::from_i64([values.len() as u64], values).ok_or("a constant cannot be made")?;
+        self.constant(tensor)
+    }
+
+    /// Takes bytes from the budget of computed constants.
+    pub fn charge(&mut self, bytes: u64) -> Result<(), Reason> {
+        self.budget_bytes =
+            self.budget_bytes.checked_sub(bytes).ok_or("the constants computed while reading exceed their budget")?;
+        Ok(())
+    }
+}
+
+/// Whether an operator of one operand returns it unchanged.
+fn is_identity(op: &Op, x: &TensorType, result: &TensorType) -> bool {
+    if x != result {
+        return false;
+    }
+    match op {
+        Op::Cast { .. } | Op::Reshape { .. } | Op::Expand { .. } | Op::Concat { .. } => true,
+        Op::Transpose { perm } => perm.is_sorted(),
+        Op::Slice { steps, .. } => steps.iter().all(|&s| s == 1),
+        Op::Pad { pads, .. } => pads.iter().all(|&p| p == (0, 0)),
+        Op::Reduce { axes, .. } => axes.is_empty(),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::MatMul
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Softmax { .. }
+        | Op::LayerNorm { .. }
+        | Op::BatchNorm { .. }
+        | Op::Gelu(_)
+        | Op::Attention { .. }
+        | Op::Gather { .. } => false,
+    }
+}

@@ -1,0 +1,191 @@
+//! What the importer of one node sees: its operands, its attributes and the builder.
+
+use std::ops::{Deref, DerefMut};
+
+use aic_ir::graph::Value;
+use aic_ir::types::Tensor;
+
+use super::schema::{AttributeProto, NodeProto, attribute_type};
+use super::tensor::{self, TensorError};
+use crate::builder::{Builder, Reason};
+use crate::files::Files;
+
+/// Largest number of elements of an operand that is taken as a list of integers (axes, shapes, pads).
+const MAX_LIST: u64 = 1 << 16;
+
+/// The node that is imported and what it may use.
+pub(super) struct NodeContext<'a> {
+    pub builder: &'a mut Builder,
+    pub node: &'a NodeProto,
+    pub files: &'a dyn Files,
+    /// Version of the standard operator set.
+    pub opset: i64,
+    /// Operands; `None` where an optional one is omitted. Their number was checked against the rule.
+    pub operands: &'a [Option<Value>],
+}
+
+impl Deref for NodeContext<'_> {
+    type Target = Builder;
+
+    fn deref(&self) -> &Builder {
+        self.builder
+    }
+}
+
+impl DerefMut for NodeContext<'_> {
+    fn deref_mut(&mut self) -> &mut Builder {
+        self.builder
+    }
+}
+
+impl NodeContext<'_> {
+    /// Operand `index`, which must be there.
+    pub fn operand(&self, index: usize) -> Result<Value, Reason> {
+        self.optional(index).ok_or_else(|| format!("operand {index} is missing").into())
+    }
+
+    /// Operand `index`, if it is given.
+    pub fn optional(&self, index: usize) -> Option<Value> {
+        self.operands.get(index).copied().flatten()
+    }
+
+    /// All operands; none may be omitted.
+    pub fn all_operands(&self) -> Result<Vec<Value>, Reason> {
+        (0..self.operands.len()).map(|i| self.operand(i)).collect()
+    }
+
+    /// Refuses an operand that is given.
+    pub fn refuse_operand(&self, index: usize, what: &str) -> Result<(), Reason> {
+        match self.optional(index) {
+            Some(_) => Err(format!("operand `{what}` is not supported").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The constant that operand `index` is.
+    pub fn constant_operand(&self, index: usize, what: &str) -> Result<&Tensor, Reason> {
+        let value = self.operand(index)?;
+        self.graph.const_of(value).ok_or_else(|| {
+            let name = self.node.input.get(index).map(String::as_str).unwrap_or_default();
+            format!("{what} (`{name}`) must be known at compile time, but is computed from the model's inputs").into()
+        })
+    }
+
+    /// Operand `index` as a list of integers, which must be constant.
+    pub fn int_list(&self, index: usize, what: &str) -> Result<Vec<i64>, Reason> {
+        let tensor = self.constant_operand(index, what)?;
+        if tensor.ty().rank() > 1 || tensor.ty().elems() > MAX_LIST {
+            return Err(format!("{what} has type {} instead of a short list", tensor.ty()).into());
+        }
+        let values: Option<Vec<i64>> = (0..tensor.ty().elems()).map(|i| tensor.get_i64(i)).collect();
+        values.ok_or_else(|| format!("{what} has type {} instead of integers", tensor.ty()).into())
+    }
+
+    /// Like [`Self::int_list`], for an operand that may be omitted.
+    pub fn optional_int_list(&self, index: usize, what: &str) -> Result<Option<Vec<i64>>, Reason> {
+        self.optional(index).map(|_| self.int_list(index, what)).transpose()
+    }
+
+    /// Operand `index` as one integer, which must be constant.
+    pub fn int_operand(&self, index: usize, what: &str) -> Result<i64, Reason> {
+        match self.int_list(index, what)?.as_slice() {
+            &[value] => Ok(value),
+            list => Err(format!("{what} has {} elements instead of one", list.len()).into()),
+        }
+    }
+
+    fn attribute(&self, name: &str, kind: i32) -> Result<Option<&AttributeProto>, Reason> {
+        let Some(attribute) = self.node.attribute.iter().find(|a| a.name == name) else { return Ok(None) };
+        if !attribute.ref_attr_name.is_empty() {
+            return Err(format!("attribute `{name}` refers to a function's attribute outside of a function").into());
+        }
+        if attribute.r#type != kind {
+            return Err(format!("attribute `{name}` is of another type than the operator's").into());
+        }
+        Ok(Some(attribute))
+    }
+
+    /// Whether the node has an attribute of that name.
+    pub fn has_attribute(&self, name: &str) -> bool {
+        self.node.attribute.iter().any(|a| a.name == name)
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Result<Option<i64>, Reason> {
+        Ok(self.attribute(name, attribute_type::INT)?.map(|a| a.i))
+    }
+
+    /// An integer attribute that stands for a truth value.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, Reason> {
+        Ok(self.int(name)?.map_or(default, |v| v != 0))
+    }
+
+    /// A float attribute.
+    pub fn float(&self, name: &str, default: f32) -> Result<f32, Reason> {
+        Ok(self.attribute(name, attribute_type::FLOAT)?.map_or(default, |a| a.f))
+    }
+
+    /// A float attribute without a default value.
+    pub fn optional_float(&self, name: &str) -> Result<Option<f32>, Reason> {
+        Ok(self.attribute(name, attribute_type::FLOAT)?.map(|a| a.f))
+    }
+
+    /// An attribute that is a list of integers.
+    pub fn ints_attribute(&self, name: &str) -> Result<Option<&[i64]>, Reason> {
+        Ok(self.attribute(name, attribute_type::INTS)?.map(|a| a.ints.as_slice()))
+    }
+
+    /// An attribute that is a list of floats.
+    pub fn floats_attribute(&self, name: &str) -> Result<Option<&[f32]>, Reason> {
+        Ok(self.attribute(name, attribute_type::FLOATS)?.map(|a| a.floats.as_slice()))
+    }
+
+    /// A text attribute.
+    pub fn text(&self, name: &str, default: &'static str) -> Result<&str, Reason> {
+        match self.attribute(name, attribute_type::STRING)? {
+            None => Ok(default),
+            Some(a) => std::str::from_utf8(&a.s).map_err(|_| format!("attribute `{name}` is no text").into()),
+        }
+    }
+
+    /// A tensor attribute.
+    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Reason> {
+        let Some(attribute) = self.attribute(name, attribute_type::TENSOR)? else { return Ok(None) };
+        let proto = attribute.t.as_ref().ok_or_else(|| format!("attribute `{name}` holds no tensor"))?;
+        tensor::tensor(proto, name, self.files).map(Some).map_err(|e| match e {
+            TensorError::DType(dtype) => format!("attribute `{name}` has elements of type {dtype}").into(),
+            TensorError::Broken(error) => error.to_string().into(),
+        })
+    }
+
+    /// Refuses an integer attribute that is set to anything but what is supported.
+    pub fn expect_int(&self, name: &str, supported: i64) -> Result<(), Reason> {
+        match self.int(name)? {
+            Some(value) if value != supported => {
+                Err(format!("{name} = {value} is not supported, only {supported}").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A dimension's index from ONNX's, where negative ones count from the end. `rank` may be one more than that of
+    /// the operand, where the axis is a position between dimensions.
+    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Reason> {
+        let signed = rank as i64;
+        let wrapped = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };
+        wrapped
+            .filter(|&a| (0..signed).contains(&a))
+            .map(|a| a as usize)
+            .ok_or_else(|| format!("dimension {axis} of a tensor of rank {rank}").into())
+    }
+
+    /// Sorted and distinct dimensions from ONNX's list.
+    pub fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, Reason> {
+        let mut sorted: Vec<usize> = axes.iter().map(|&a| self.axis(a, rank)).collect::<Result<_, _>>()?;
+        sorted.sort_unstable();
+        match sorted.windows(2).any(|w| w[0] == w[1]) {
+            true => Err(format!("dimensions {axes:?} are not distinct").into()),
+            false => Ok(sorted),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What a model declares about its inputs.
+
+use super::schema::{DimensionProto, ValueInfoProto};
+use super::tensor::dtype;
+use crate::builder::Reason;
+use crate::shapes::{Dim, InputInfo};
+
+/// Name, element type and dimensions of an input.
+pub(super) fn input_info(input: &ValueInfoProto) -> Result<InputInfo, Reason> {
+    let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).ok_or("is not a tensor")?;
+    let dtype = dtype(tensor.elem_type).map_err(|dtype| format!("element type {dtype} is not supported"))?;
+    let dims = tensor.shape.as_ref().map(|shape| shape.dim.iter().map(dim).collect());
+    Ok(InputInfo { name: input.name.clone(), dtype, dims })
+}
+
+/// Negative numbers are written by some tools for unknown sizes.
+fn dim(proto: &DimensionProto) -> Dim {
+    match (proto.dim_value.map(u64::try_from), proto.dim_param.as_deref()) {
+        (Some(Ok(size)), _) => Dim::Fixed(size),
+        (_, Some(symbol)) if !symbol.is_empty() => Dim::Symbol(symbol.to_owned()),
+        _ => Dim::Unknown,
+    }
+}

@@ -1,0 +1,116 @@
+//! Arithmetic of elements.
+
+use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
+use aic_ir::types::DType;
+
+use super::{OpRule, VARIADIC, rule};
+use crate::builder::Reason;
+use crate::onnx::context::NodeContext;
+
+pub(super) const RULES: &[OpRule] = &[
+    rule("Add", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Add)),
+    rule("Sub", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Sub)),
+    rule("Mul", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Mul)),
+    rule("Div", (2, 2), &[], "numbers of one type; broadcasts; integers truncate", |c| binary(c, BinaryOp::Div)),
+    rule("Pow", (2, 2), &[], "float base; integer base with a constant exponent of 1 to 4", pow),
+    rule("Mod", (2, 2), &["fmod"], "integers; the sign of the divisor, with fmod = 1 that of the dividend", modulo),
+    rule("Max", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Max)),
+    rule("Min", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Min)),
+    rule("Sum", (1, VARIADIC), &[], "floats; broadcasts", |c| chain(c, BinaryOp::Add)),
+    rule("Mean", (1, VARIADIC), &[], "floats; broadcasts", mean),
+    rule("Neg", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Neg)),
+    rule("Abs", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Abs)),
+    rule("Sqrt", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sqrt)),
+    rule("Exp", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Exp)),
+    rule("Log", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Log)),
+    rule("Reciprocal", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Recip)),
+    rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)),
+    rule("Sin", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sin)),
+    rule("Cos", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Cos)),
+    rule("Floor", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Floor)),
+    rule("Ceil", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Ceil)),
+    rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)),
+    rule("Clip", (1, 3), &[], "numbers; bounds may be omitted", clip),
+];
+
+pub(super) fn unary(c: &mut NodeContext<'_>, op: UnaryOp) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    c.unary(op, x)
+}
+
+pub(super) fn binary(c: &mut NodeContext<'_>, op: BinaryOp) -> Result<Value, Reason> {
+    let (a, b) = (c.operand(0)?, c.operand(1)?);
+    c.binary(op, a, b)
+}
+
+fn chain(c: &mut NodeContext<'_>, op: BinaryOp) -> Result<Value, Reason> {
+    let operands = c.all_operands()?;
+    let mut result = c.operand(0)?;
+    for &x in operands.iter().skip(1) {
+        result = c.binary(op, result, x)?;
+    }
+    Ok(result)
+}
+
+fn mean(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let count = c.operands.len() as f64;
+    let sum = chain(c, BinaryOp::Add)?;
+    c.binary_scalar(BinaryOp::Div, sum, count)
+}
+
+/// The exponent may be of another type than the base, whose type the result has.
+fn pow(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (base, exponent) = (c.operand(0)?, c.operand(1)?);
+    let dtype = c.dtype(base);
+    if dtype.is_float() {
+        let exponent = c.emit(Op::Cast { to: dtype }, &[exponent])?;
+        return c.binary(BinaryOp::Pow, base, exponent);
+    }
+    let times = c.graph.scalar_of(exponent).filter(|e| [1.0, 2.0, 3.0, 4.0].contains(e));
+    let times = times.ok_or("powers of integers need a constant exponent of 1 to 4")?;
+    let mut result = base;
+    for _ in 1..times as u32 {
+        result = c.binary(BinaryOp::Mul, result, base)?;
+    }
+    Ok(result)
+}
+
+/// `r = a - trunc(a / b) · b`, and unless `fmod` is set, `r + b` where `r` is not 0 and has not the sign of `b`.
+fn modulo(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (a, b) = (c.operand(0)?, c.operand(1)?);
+    let dtype = c.dtype(a);
+    if !dtype.is_int() {
+        return Err("only integers are supported".into());
+    }
+    let quotient = c.binary(BinaryOp::Div, a, b)?;
+    let whole = c.binary(BinaryOp::Mul, quotient, b)?;
+    let rest = c.binary(BinaryOp::Sub, a, whole)?;
+    if c.flag("fmod", false)? || !dtype.is_signed_int() {
+        return Ok(rest);
+    }
+    let zero = c.scalar(dtype, 0.0)?;
+    let rest_negative = c.binary(BinaryOp::Lt, rest, zero)?;
+    let b_negative = c.binary(BinaryOp::Lt, b, zero)?;
+    let signs_differ = c.binary(BinaryOp::Xor, rest_negative, b_negative)?;
+    let rest_zero = c.binary(BinaryOp::Eq, rest, zero)?;
+    let rest_nonzero = c.unary(UnaryOp::Not, rest_zero)?;
+    let wrap = c.binary(BinaryOp::And, signs_differ, rest_nonzero)?;
+    let wrapped = c.binary(BinaryOp::Add, rest, b)?;
+    c.emit(Op::Select, &[wrap, wrapped, rest])
+}
+
+fn clip(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let mut x = c.operand(0)?;
+    for (index, op) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
+        let Some(bound) = c.optional(index) else { continue };
+        if c.graph.ty(bound).elems() != 1 {
+            return Err("bounds must be scalars".into());
+        }
+        let bound = c.reshape(bound, [])?;
+        x = c.binary(op, x, bound)?;
+    }
+    match c.dtype(x) {
+        DType::Bool => Err("truth values are not numbers".into()),
+        _ => Ok(x),
+    }
+}

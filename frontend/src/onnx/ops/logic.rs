@@ -1,0 +1,67 @@
+//! Comparisons, truth values, selection and conversion of element types.
+
+use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
+
+use super::elementwise::{binary, unary};
+use super::{OpRule, rule};
+use crate::builder::Reason;
+use crate::onnx::context::NodeContext;
+use crate::onnx::tensor::dtype;
+
+pub(super) const RULES: &[OpRule] = &[
+    rule("Equal", (2, 2), &[], "any one type but strings; broadcasts", |c| binary(c, BinaryOp::Eq)),
+    rule("Less", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Lt)),
+    rule("LessOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Le)),
+    rule("Greater", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Lt)),
+    rule("GreaterOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Le)),
+    rule("And", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::And)),
+    rule("Or", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Or)),
+    rule("Xor", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Xor)),
+    rule("Not", (1, 1), &[], "truth values", |c| unary(c, UnaryOp::Not)),
+    rule("IsNaN", (1, 1), &[], "floats", is_nan),
+    rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_),
+    // `saturate` and `round_mode` concern 8-bit floats only, which no value has here.
+    rule(
+        "Cast",
+        (1, 1),
+        &["to", "saturate"],
+        "numbers and truth values of 8 to 64 bits; floats truncate and saturate",
+        cast,
+    ),
+    rule("CastLike", (2, 2), &["saturate"], "as Cast", cast_like).since(15),
+];
+
+/// `a > b` is `b < a`.
+fn swapped(c: &mut NodeContext<'_>, op: BinaryOp) -> Result<Value, Reason> {
+    let (a, b) = (c.operand(0)?, c.operand(1)?);
+    c.binary(op, b, a)
+}
+
+/// Only a NaN differs from itself.
+fn is_nan(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    if !c.dtype(x).is_float() {
+        return Err(format!("element type {} is not accepted here", c.dtype(x)).into());
+    }
+    let equal = c.binary(BinaryOp::Eq, x, x)?;
+    c.unary(UnaryOp::Not, equal)
+}
+
+fn where_(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let operands = c.all_operands()?;
+    c.emit(Op::Select, &operands)
+}
+
+fn cast(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let number = c.int("to")?.ok_or("attribute `to` is missing")?;
+    let number = i32::try_from(number).map_err(|_| format!("element type number {number} is not supported"))?;
+    let to = dtype(number).map_err(|name| format!("element type {name} is not supported"))?;
+    c.emit(Op::Cast { to }, &[x])
+}
+
+fn cast_like(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (x, like) = (c.operand(0)?, c.operand(1)?);
+    let to = c.dtype(like);
+    c.emit(Op::Cast { to }, &[x])
+}

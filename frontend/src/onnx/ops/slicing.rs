@@ -1,0 +1,244 @@
+//! Operators that take parts of tensors, join them, repeat them and surround them.
+
+use aic_ir::graph::{BinaryOp, Op, Value};
+
+use super::{Import, OpRule, VARIADIC, rule};
+use crate::builder::Reason;
+use crate::onnx::context::NodeContext;
+
+pub(super) const RULES: &[OpRule] = &[
+    rule("Concat", (1, VARIADIC), &["axis"], "tensors of one type", concat),
+    OpRule {
+        name: "Split",
+        since: 13,
+        doc: "constant sizes, or equal parts",
+        operands: (1, 2),
+        attributes: &["axis", "num_outputs"],
+        import: Import::Many(split),
+    },
+    rule("Slice", (3, 5), &[], "constant bounds and steps", slice),
+    rule("Gather", (2, 2), &["axis"], "32- or 64-bit indices; those out of range are an error at run time", gather),
+    rule(
+        "GatherND",
+        (2, 2),
+        &["batch_dims"],
+        "batch_dims = 0; indices are checked after they are joined to one",
+        gather_nd,
+    ),
+    rule("Tile", (2, 2), &[], "constant repeats", tile),
+    rule("Pad", (2, 4), &["mode"], "mode constant; constant pads and value; negative pads crop", pad),
+];
+
+fn concat(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let operands = c.all_operands()?;
+    let axis = c.int("axis")?.ok_or("attribute `axis` is missing")?;
+    let axis = c.axis(axis, c.rank(c.operand(0)?))?;
+    c.emit(Op::Concat { axis }, &operands)
+}
+
+fn split(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
+    let x = c.operand(0)?;
+    let axis = c.axis(c.int("axis")?.unwrap_or(0), c.rank(x))?;
+    let size = c.shape(x)[axis];
+    let parts = c.node.output.len() as u64;
+    let sizes: Vec<u64> = match c.optional_int_list(1, "the sizes of the parts")? {
+        Some(sizes) => super::constant::dims(&sizes)?,
+        None => {
+            // Since operator set 18 the number of parts may not divide the size; then the last part is smaller.
+            let num_outputs = c.int("num_outputs")?;
+            if parts == 0 || num_outputs.is_some_and(|n| n != parts as i64) {
+                return Err(format!("num_outputs does not match the {parts} results").into());
+            }
+            let part = size.div_ceil(parts);
+            if num_outputs.is_none() && part * parts != size {
+                return Err(format!("{size} elements do not split into {parts} equal parts").into());
+            }
+            (0..parts).map(|i| part.min(size.saturating_sub(i * part))).collect()
+        }
+    };
+    let total = sizes.iter().try_fold(0u64, |n, &s| n.checked_add(s));
+    if sizes.len() as u64 != parts || total != Some(size) {
+        return Err(format!("sizes {sizes:?} do not split {size} elements into {parts} parts").into());
+    }
+    let mut start = 0;
+    let mut results = Vec::with_capacity(sizes.len());
+    for part in sizes {
+        let mut starts = vec![0; c.rank(x)];
+        let mut shape = c.shape(x).to_vec();
+        (starts[axis], shape[axis]) = (start, part);
+        results.push(c.slice(x, starts, shape)?);
+        start += part;
+    }
+    Ok(results)
+}
+
+/// Bounds may lie outside and negative ones count from the end; both as in numpy.
+fn slice(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let rank = c.rank(x);
+    let (begins, ends) = (c.int_list(1, "the starts")?, c.int_list(2, "the ends")?);
+    let axes: Vec<i64> = match c.optional_int_list(3, "the axes")? {
+        Some(axes) => axes,
+        None => (0..begins.len() as i64).collect(),
+    };
+    let by = match c.optional_int_list(4, "the steps")? {
+        Some(steps) => steps,
+        None => vec![1; begins.len()],
+    };
+    if [ends.len(), axes.len(), by.len()] != [begins.len(); 3] {
+        return Err("starts, ends, axes and steps differ in number".into());
+    }
+    c.axes(&axes, rank)?;
+    let (mut starts, mut sizes, mut steps) = (vec![0; rank], c.shape(x).to_vec(), vec![1; rank]);
+    for (i, &axis) in axes.iter().enumerate() {
+        let axis = c.axis(axis, rank)?;
+        if by[i] == 0 {
+            return Err("a step is 0".into());
+        }
+        (starts[axis], sizes[axis], steps[axis]) = bounds(sizes[axis], begins[i], ends[i], by[i]);
+    }
+    c.emit(Op::Slice { starts, sizes, steps }, &[x])
+}
+
+/// First element, number of elements and step of a slice `start..end` by `step` of a dimension of `size` elements.
+fn bounds(size: u64, start: i64, end: i64, step: i64) -> (u64, u64, i64) {
+    let n = i128::from(size);
+    let wrap = |position: i64| i128::from(position) + if position < 0 { n } else { 0 };
+    let (start, end, step) = (wrap(start), wrap(end), i128::from(step));
+    let (first, distance) = match step > 0 {
+        true => (start.clamp(0, n), end.clamp(0, n) - start.clamp(0, n)),
+        false => {
+            let last = (n - 1).max(0);
+            (start.clamp(0, last), start.clamp(0, last) - end.clamp(-1, last))
+        }
+    };
+    let count = if n == 0 { 0 } else { (distance.max(0) + step.abs() - 1) / step.abs() };
+    match count {
+        0 => (0, 0, 1),
+        1 => (first as u64, 1, 1),
+        // Two elements inside the dimension are less than its size apart.
+        _ => (first as u64, count as u64, step as i64),
+    }
+}
+
+fn gather(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (x, indices) = (c.operand(0)?, c.operand(1)?);
+    let axis = c.axis(c.int("axis")?.unwrap_or(0), c.rank(x))?;
+    if let Some(constant) = c.graph.const_of(indices) {
+        let size = c.shape(x)[axis] as i64;
+        let outside =
+            (0..constant.ty().elems()).filter_map(|i| constant.get_i64(i)).find(|i| !(-size..size).contains(i));
+        if let Some(index) = outside {
+            return Err(format!("index {index} is out of range for {size} elements").into());
+        }
+    }
+    c.emit(Op::Gather { axis }, &[x, indices])
+}
+
+/// Joins the indices of the first dimensions to one index into those dimensions flattened.
+fn gather_nd(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    c.expect_int("batch_dims", 0)?;
+    let (x, indices) = (c.operand(0)?, c.operand(1)?);
+    let (shape, places) = (c.shape(x).to_vec(), c.shape(indices).to_vec());
+    let Some((&depth, places)) = places.split_last() else { return Err("the indices have rank 0".into()) };
+    if depth == 0 || depth > shape.len() as u64 {
+        return Err(format!("indices of {depth} dimensions into a tensor of rank {}", shape.len()).into());
+    }
+    let (indexed, rest) = shape.split_at(depth as usize);
+    let dtype = c.dtype(indices);
+    let mut joined: Option<Value> = None;
+    for (i, &size) in indexed.iter().enumerate() {
+        let mut starts = vec![0; places.len() + 1];
+        starts[places.len()] = i as u64;
+        let one = c.slice(indices, starts, [places, &[1]].concat())?;
+        let index = c.reshape(one, places)?;
+        let from_end = c.binary_scalar(BinaryOp::Add, index, size as f64)?;
+        let zero = c.scalar(dtype, 0.0)?;
+        let negative = c.binary(BinaryOp::Lt, index, zero)?;
+        let index = c.emit(Op::Select, &[negative, from_end, index])?;
+        joined = Some(match joined {
+            None => index,
+            Some(outer) => {
+                let scaled = c.binary_scalar(BinaryOp::Mul, outer, size as f64)?;
+                c.binary(BinaryOp::Add, scaled, index)?
+            }
+        });
+    }
+    let joined = joined.ok_or("there are no indices")?;
+    let flat = c.reshape(x, [&[indexed.iter().product()], rest].concat())?;
+    c.emit(Op::Gather { axis: 0 }, &[flat, joined])
+}
+
+/// Each repeated dimension gets one of 1 before it, which is expanded and then merged with it.
+fn tile(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let repeats = super::constant::dims(&c.int_list(1, "the repeats")?)?;
+    if repeats.len() != c.rank(x) {
+        return Err(format!("{} repeats for rank {}", repeats.len(), c.rank(x)).into());
+    }
+    let mut result = x;
+    for (axis, &times) in repeats.iter().enumerate().filter(|&(_, &times)| times != 1) {
+        let shape = c.shape(result).to_vec();
+        let (before, after) = shape.split_at(axis);
+        let split = c.reshape(result, [before, &[1], after].concat())?;
+        let expanded = c.emit(Op::Expand { shape: [before, &[times], after].concat() }, &[split])?;
+        let merged = after[0].checked_mul(times).ok_or("the result is too large")?;
+        result = c.reshape(expanded, [before, &[merged], &after[1..]].concat())?;
+    }
+    Ok(result)
+}
+
+fn pad(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let mode = c.text("mode", "constant")?;
+    if mode != "constant" {
+        return Err(format!("mode = {mode:?} is not supported, only \"constant\"").into());
+    }
+    let rank = c.rank(x);
+    let list = c.int_list(1, "the pads")?;
+    let value = match c.optional(2) {
+        Some(_) => c.constant_operand(2, "the value of the padding")?.get_f64(0).ok_or("the value is no number")?,
+        None => 0.0,
+    };
+    let axes: Vec<i64> = match c.optional_int_list(3, "the axes")? {
+        Some(axes) => axes,
+        None => (0..rank as i64).collect(),
+    };
+    if list.len() != 2 * axes.len() {
+        return Err(format!("{} pads for {} dimensions", list.len(), axes.len()).into());
+    }
+    c.axes(&axes, rank)?;
+    let (mut pads, mut starts, mut sizes) = (vec![(0, 0); rank], vec![0; rank], c.shape(x).to_vec());
+    for (i, &axis) in axes.iter().enumerate() {
+        let axis = c.axis(axis, rank)?;
+        let (before, after) = (list[i], list[i + axes.len()]);
+        let crop = |pad: i64| pad.min(0).unsigned_abs();
+        let (crop_before, crop_after) = (crop(before), crop(after));
+        sizes[axis] = crop_before
+            .checked_add(crop_after)
+            .and_then(|cropped| sizes[axis].checked_sub(cropped))
+            .ok_or_else(|| format!("pads {before} and {after} crop more than dimension {axis} has"))?;
+        starts[axis] = crop_before;
+        pads[axis] = (before.max(0) as u64, after.max(0) as u64);
+    }
+    let cropped = c.slice(x, starts, sizes)?;
+    c.emit(Op::Pad { pads, value }, &[cropped])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounds;
+
+    #[test]
+    fn slices_are_those_of_numpy() {
+        assert_eq!(bounds(5, 1, 3, 1), (1, 2, 1));
+        assert_eq!(bounds(5, -2, i64::MAX, 1), (3, 2, 1));
+        assert_eq!(bounds(5, 0, i64::MAX, 2), (0, 3, 2));
+        assert_eq!(bounds(5, -1, i64::MIN, -1), (4, 5, -1));
+        assert_eq!(bounds(5, i64::MAX, 0, -2), (4, 2, -2));
+        assert_eq!(bounds(5, 3, 1, 1), (0, 0, 1));
+        assert_eq!(bounds(0, 0, i64::MAX, -1), (0, 0, 1));
+        assert_eq!(bounds(5, i64::MIN, i64::MAX, i64::MAX), (0, 1, 1));
+        assert_eq!(bounds(5, 4, i64::MIN, i64::MIN), (4, 1, 1));
+    }
+}
