@@ -128,32 +128,31 @@ impl Lowering<'_> {
         let scores_shape: Vec<u64> = [&ty.shape()[..3], &[keys]].concat();
         let (q, k, v) = (self.view(q), self.view(k), self.view(v));
         let mut kernel = self.kernel(node);
-        let [scores, exp] = ["scores", "exp"].map(|what| self.temp(&kernel, what, dtype, &scores_shape));
+        // The products are a value of their own, so that a tile of them can stay in registers until it is scaled.
+        let [products, scores, exp] =
+            ["products", "scores", "exp"].map(|what| self.temp(&kernel, what, dtype, &scores_shape));
         let zero = Scalar::from_f64(dtype, 0.0);
         let row = Row::new(&scores_shape, 3);
         let [b, h, i, j, reduced] = [0, 1, 2, 3, 4].map(Affine::dim);
 
-        kernel.init("init", &row.points, scores.at(&row.at, &row.points), zero);
+        kernel.init("init", &row.points, products.at(&row.at, &row.points), zero);
         let tile = Tile::of(&scores_shape).reducing(&[depth]);
         let a = q.at(&[b.clone(), h.clone(), i.clone(), reduced.clone()], &tile);
         let key = k.at(&[b.clone(), h.clone(), j.clone(), reduced.clone()], &tile);
-        kernel.mma("mma", &tile, scores.at(&row.at, &tile), a, key);
+        kernel.mma("mma", &tile, products.at(&row.at, &tile), a, key);
 
-        let bias = inputs.get(3).copied();
-        if scale != 1.0 || bias.is_some() {
-            let mut expr = Expr::default();
-            let mut value = expr.push(Inst::Load(scores.at(&row.at, &row.points)));
-            if scale != 1.0 {
-                let scale = constant(&mut expr, dtype, f64::from(scale));
-                value = expr.push(Inst::Binary(ScalarBinary::Mul, value, scale));
-            }
-            if let Some(bias) = bias {
-                let index = broadcast_index(graph.ty(bias).shape(), &scores_shape, &row.at);
-                let bias = self.load(&mut expr, bias, &index, &row.points);
-                expr.push(Inst::Binary(ScalarBinary::Add, value, bias));
-            }
-            kernel.map("scale", &row.points, scores.at(&row.at, &row.points), expr);
+        let mut expr = Expr::default();
+        let mut value = expr.push(Inst::Load(products.at(&row.at, &row.points)));
+        if scale != 1.0 {
+            let scale = constant(&mut expr, dtype, f64::from(scale));
+            value = expr.push(Inst::Binary(ScalarBinary::Mul, value, scale));
         }
+        if let Some(&bias) = inputs.get(3) {
+            let index = broadcast_index(graph.ty(bias).shape(), &scores_shape, &row.at);
+            let bias = self.load(&mut expr, bias, &index, &row.points);
+            expr.push(Inst::Binary(ScalarBinary::Add, value, bias));
+        }
+        kernel.map("scale", &row.points, scores.at(&row.at, &row.points), expr);
 
         let sum = self.softmax_numerator(&mut kernel, &row, &scores, &exp);
 

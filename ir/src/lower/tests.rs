@@ -84,11 +84,13 @@ fn heads_are_split_on_reading_and_merged_on_writing() {
     assert_eq!(
         lowered(&g)[3..],
         [
-            format!("attention_3.init {s}: attention_3.scores[d0, d1, d2, d3] <-"),
+            format!("attention_3.init {s}: attention_3.products[d0, d1, d2, d3] <-"),
             format!(
-                "attention_3.mma {s} k0:32: attention_3.scores[d0, d1, d2, d3] += q[d0, d2, 32*d1 + k0] * k[d0, d3, 32*d1 + k0]"
+                "attention_3.mma {s} k0:32: attention_3.products[d0, d1, d2, d3] += q[d0, d2, 32*d1 + k0] * k[d0, d3, 32*d1 + k0]"
             ),
-            format!("attention_3.scale {s}: attention_3.scores[d0, d1, d2, d3] <- attention_3.scores[d0, d1, d2, d3]"),
+            format!(
+                "attention_3.scale {s}: attention_3.scores[d0, d1, d2, d3] <- attention_3.products[d0, d1, d2, d3]"
+            ),
             format!("attention_3.max_init {r}: attention_3.max[d0, d1, d2] <-"),
             format!("attention_3.max {r} k0:128: attention_3.max[d0, d1, d2] Max= attention_3.scores[d0, d1, d2, k0]"),
             format!(

@@ -21,6 +21,8 @@ mod apply;
 mod cost;
 mod error;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use apply::{apply, apply_directive};
@@ -59,7 +61,7 @@ pub enum Directive {
     },
     /// Moves a dimension out of adjacent statements into one new loop around them, which steps by `factor`; what stays in the
     /// tile has extent `factor`. If `factor` does not divide the extent, the rest is peeled: a copy of the statements (and of
-    /// the temporaries they share), with `_t` appended to names, follows the loop. Temporaries that only these
+    /// the temporaries they share), with `_` and the loop's name appended to names, follows the loop. Temporaries that only these
     /// statements use shrink to what one iteration needs. Legal when every value that one of the statements takes from
     /// another comes from the same iteration.
     Split {

@@ -6,7 +6,7 @@
 //! map  y[d0, d1] = max(t[d0, d1], 0)    ─▶     mma  t[d0, d1] += a[4i + d0, k0] b[k0, d1]
 //!                  d0:14                       map  y[4i + d0, d1] = max(t[d0, d1], 0)
 //!                                            }
-//!                                            … the same with 12 + d0, d0:2, and t_t: the peeled rest
+//!                                            … the same with 12 + d0, d0:2, and t_i: the peeled rest
 //! ```
 
 use super::dependence::{Partition, Seen, common_partition};
@@ -54,10 +54,10 @@ pub(super) fn split(
     let rest = extent % factor;
     if rest > 0 {
         for &(s, _) in &group {
-            check_free(data, &format!("{}_t", data.stmts[s].name))?;
+            check_free(data, &format!("{}_{into}", data.stmts[s].name))?;
         }
         for c in &contractions {
-            check_free_buffer(program, &format!("{}_t", program.buffers[c.buffer].name))?;
+            check_free_buffer(program, &format!("{}_{into}", program.buffers[c.buffer].name))?;
         }
     }
 
@@ -71,11 +71,11 @@ pub(super) fn split(
         let origin = Affine::constant((extent - rest) as i64);
         let mut copies = Vec::new();
         for c in &contractions {
-            copies.push((c.buffer, clone_for_tail(program, c, rest)));
+            copies.push((c.buffer, clone_for_rest(program, c, rest, into)));
         }
         for &(s, d) in &group {
             let mut copy = program.kernels[k].stmts[s].clone();
-            copy.name.push_str("_t");
+            copy.name = format!("{}_{into}", copy.name);
             retarget(program, k, &mut copy, d, rest, &origin);
             contract_accesses(&mut copy, &contractions, &origin);
             for access in copy.accesses_mut() {
@@ -212,9 +212,9 @@ fn shrink(buffer: &mut BufferData, c: &Contraction, points: u64) {
     buffer.layout = Layout::row_major(&buffer.shape);
 }
 
-fn clone_for_tail(program: &mut Program, c: &Contraction, rest: u64) -> Buffer {
+fn clone_for_rest(program: &mut Program, c: &Contraction, rest: u64, into: &str) -> Buffer {
     let mut copy = program.buffers[c.buffer].clone();
-    copy.name.push_str("_t");
+    copy.name = format!("{}_{into}", copy.name);
     shrink(&mut copy, c, rest);
     program.buffers.push(copy)
 }

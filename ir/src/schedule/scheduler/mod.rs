@@ -177,8 +177,9 @@ impl Scheduler<'_> {
         let extent = stmt.dim_named(dim).map_or(1, |d| stmt.dims[d].extent);
         let dims = stmts.iter().map(|s| DimRef { stmt: s.clone(), dim: dim.to_owned() }).collect();
         let into = self.fresh_loop(kernel, loop_name)?;
+        let rest = (!extent.is_multiple_of(factor)).then(|| stmts.iter().map(|s| format!("{s}_{into}")).collect());
         self.apply(Directive::Split { kernel: kernel.to_owned(), dims, factor, into })?;
-        Ok((extent % factor > 0).then(|| stmts.iter().map(|s| format!("{s}_t")).collect()))
+        Ok(rest)
     }
 
     /// A loop name that the kernel does not use yet.
