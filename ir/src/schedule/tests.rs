@@ -1,9 +1,10 @@
-//! Schedules of whole small graphs.
+//! Schedules of whole small graphs: what a schedule makes computes what the naive program computes, and the text of a
+//! schedule makes it again.
 
 use super::*;
-use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, Value};
+use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
 use crate::machine::{Machine, Target, builtin};
-use crate::tile::{Affine, Atom, Item, KernelData, Program, Step, StmtOp, Var};
+use crate::tile::{KernelData, Program, Space, Storage, interp};
 use crate::types::{DType, Tensor, TensorType};
 
 struct Cpu(Machine);
@@ -17,115 +18,219 @@ impl Target for Cpu {
     }
 }
 
-fn show(program: &Program) {
-    for step in &program.steps {
-        if let Step::Run(k) = step {
-            let data = &program.kernels[*k];
-            println!("kernel {}", data.name);
-            items(program, data, &data.body, 1);
-        }
-    }
+fn target() -> Cpu {
+    Cpu(builtin("x86-64-v3").unwrap())
 }
 
-fn items(program: &Program, data: &KernelData, body: &[Item], depth: usize) {
-    for item in body {
-        match item {
-            Item::Loop(l, inner) => {
-                println!("{:w$}loop {} {}", "", data.loops[*l].name, data.loops[*l].extent, w = depth * 2);
-                items(program, data, inner, depth + 1);
-            }
-            Item::Stmt(s) => {
-                let stmt = &data.stmts[*s];
-                let name = |v: Var| match v {
-                    Var::Loop(l) => data.loops[l].name.clone(),
-                    Var::Dim(i) => stmt.dims[i as usize].name.clone(),
-                };
-                let dims: Vec<String> = stmt
-                    .dims
-                    .iter()
-                    .map(|d| {
-                        format!("{}:{}{}", d.name, d.extent, if d.exec == crate::tile::Exec::Vector { "v" } else { "" })
-                    })
-                    .collect();
-                let acc: Vec<String> = stmt
-                    .accesses()
-                    .iter()
-                    .map(|a| {
-                        let b = &program.buffers[a.buffer];
-                        let st = match &b.storage {
-                            crate::tile::Storage::Const(_) => "C".into(),
-                            x => format!("{x:?}"),
-                        };
-                        let idx: Vec<String> = a.index.iter().map(|e| e.display(&name).to_string()).collect();
-                        format!("{}<{:?} {}>[{}]", b.name, b.shape, st, idx.join(", "))
-                    })
-                    .collect();
-                let op = match &stmt.op {
-                    StmtOp::Map { .. } => "map",
-                    StmtOp::Mma { .. } => "mma",
-                    StmtOp::Copy { .. } => "copy",
-                    StmtOp::Reduce { .. } => "reduce",
-                    StmtOp::Gather { .. } => "gather",
-                };
-                println!("{:w$}{op} {} ({}) {}", "", stmt.name, dims.join(" "), acc.join("  "), w = depth * 2);
-            }
-        }
-    }
-}
-
-fn t(shape: &[u64]) -> Tensor {
+/// Values between -1 and 1 that look random and are the same every time.
+fn noise(shape: &[u64], seed: u64) -> Tensor {
     let n: u64 = shape.iter().product();
-    Tensor::from_f32(shape, &vec![0.5; n as usize]).unwrap()
+    let value =
+        |i: u64| ((i + 1).wrapping_mul(seed * 2 + 0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    Tensor::from_f32(shape, &(0..n).map(value).collect::<Vec<_>>()).unwrap()
+}
+
+/// A graph under construction, with short names for what models are made of.
+struct Build {
+    graph: Graph,
+    count: u64,
+}
+
+impl Build {
+    fn new() -> Self {
+        Self { graph: Graph::new("test"), count: 0 }
+    }
+    fn input(&mut self, shape: &[u64]) -> Value {
+        self.count += 1;
+        self.graph.add_input(format!("in{}", self.count), TensorType::new(DType::F32, shape).unwrap())
+    }
+    fn constant(&mut self, shape: &[u64]) -> Value {
+        self.count += 1;
+        self.graph.add_const(format!("c{}", self.count), noise(shape, self.count))
+    }
+    fn op(&mut self, op: Op, inputs: &[Value]) -> Value {
+        self.count += 1;
+        self.graph.add_node(format!("n{}", self.count), op, inputs).unwrap()
+    }
+    fn dense(&mut self, x: Value, outputs: u64, inputs: u64) -> Value {
+        let w = self.constant(&[outputs, inputs]);
+        let w = self.op(Op::Transpose { perm: vec![1, 0] }, &[w]);
+        let b = self.constant(&[outputs]);
+        let y = self.op(Op::MatMul, &[x, w]);
+        self.op(Op::Binary(BinaryOp::Add), &[y, b])
+    }
+    fn output(&mut self, value: Value) {
+        self.graph.add_output(format!("out{}", self.graph.outputs.len()), value);
+    }
+    /// Schedules at every level and compares with the naive program.
+    fn check(self) -> Scheduled {
+        let naive = crate::lower::lower(&self.graph).unwrap();
+        let inputs: Vec<Tensor> = self
+            .graph
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| noise(self.graph.ty(v).shape(), 1000 + i as u64))
+            .collect();
+        let expected = interp::run(&naive, &inputs).unwrap();
+        let mut full = None;
+        for level in [Level::Naive, Level::Tiled, Level::Small, Level::Full] {
+            let scheduled = schedule(&naive, &target(), &Options { level }).unwrap();
+            let actual = interp::run(&scheduled.program, &inputs).unwrap();
+            for (a, e) in actual.iter().zip(&expected) {
+                for i in 0..e.ty().elems() {
+                    let (a, e) = (a.get_f64(i).unwrap(), e.get_f64(i).unwrap());
+                    assert!((a - e).abs() <= 1e-4 * (1.0 + e.abs()), "{level:?}: {a} for {e}\n{}", scheduled.schedule);
+                }
+            }
+            let text = scheduled.schedule.to_string();
+            let again = apply(&naive, &Schedule::parse(&text).unwrap(), &target()).unwrap();
+            assert_eq!(again, scheduled.program);
+            full = Some(scheduled);
+        }
+        full.unwrap()
+    }
+}
+
+fn encoder_layer(sequence: u64, heads: u64, width: u64, intermediate: u64) -> Scheduled {
+    let hidden = heads * width;
+    let mut b = Build::new();
+    let x = b.input(&[1, sequence, hidden]);
+    let mask = b.input(&[1, 1, 1, sequence]);
+    let mut split = [x; 3];
+    for part in &mut split {
+        let y = b.dense(x, hidden, hidden);
+        let y = b.op(Op::Reshape { shape: vec![1, sequence, heads, width] }, &[y]);
+        *part = b.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
+    }
+    let a = b.op(Op::Attention { scale: 0.3 }, &[split[0], split[1], split[2], mask]);
+    let a = b.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[a]);
+    let a = b.op(Op::Reshape { shape: vec![1, sequence, hidden] }, &[a]);
+    let o = b.dense(a, hidden, hidden);
+    let r = b.op(Op::Binary(BinaryOp::Add), &[o, x]);
+    let (scale, bias) = (b.constant(&[hidden]), b.constant(&[hidden]));
+    let ln = b.op(Op::LayerNorm { axis: 2, epsilon: 1e-5 }, &[r, scale, bias]);
+    let f = b.dense(ln, intermediate, hidden);
+    let f = b.op(Op::Gelu(GeluKind::Erf), &[f]);
+    b.output(f);
+    b.check()
 }
 
 #[test]
-fn layer() {
-    let mut g = Graph::new("layer");
-    let s = 14;
-    let x = g.add_input("x", TensorType::new(DType::F32, [1, s, 384]).unwrap());
-    let mut dense = |g: &mut Graph, x: Value, o: u64, i: u64, n: &str| {
-        let w = g.add_const(format!("{n}.w"), t(&[o, i]));
-        let w = g.add_node(format!("{n}.wt"), Op::Transpose { perm: vec![1, 0] }, &[w]).unwrap();
-        let b = g.add_const(format!("{n}.b"), t(&[o]));
-        let y = g.add_node(format!("{n}.mm"), Op::MatMul, &[x, w]).unwrap();
-        g.add_node(format!("{n}.add"), Op::Binary(BinaryOp::Add), &[y, b]).unwrap()
-    };
-    let heads = |g: &mut Graph, x: Value, n: &str| {
-        let r = g.add_node(format!("{n}.r"), Op::Reshape { shape: vec![1, s, 12, 32] }, &[x]).unwrap();
-        g.add_node(format!("{n}.t"), Op::Transpose { perm: vec![0, 2, 1, 3] }, &[r]).unwrap()
-    };
-    let q = dense(&mut g, x, 384, 384, "q");
-    let k = dense(&mut g, x, 384, 384, "k");
-    let v = dense(&mut g, x, 384, 384, "v");
-    let (q, k, v) = (heads(&mut g, q, "q"), heads(&mut g, k, "k"), heads(&mut g, v, "v"));
-    let m = g.add_input("mask", TensorType::new(DType::F32, [1, 1, 1, s]).unwrap());
-    let a = g.add_node("att", Op::Attention { scale: 0.2 }, &[q, k, v, m]).unwrap();
-    let a = g.add_node("att.t", Op::Transpose { perm: vec![0, 2, 1, 3] }, &[a]).unwrap();
-    let a = g.add_node("att.r", Op::Reshape { shape: vec![1, s, 384] }, &[a]).unwrap();
-    let o = dense(&mut g, a, 384, 384, "o");
-    let r = g.add_node("res", Op::Binary(BinaryOp::Add), &[o, x]).unwrap();
-    let (ga, be) = (g.add_const("ga", t(&[384])), g.add_const("be", t(&[384])));
-    let ln = g.add_node("ln", Op::LayerNorm { axis: 2, epsilon: 1e-12 }, &[r, ga, be]).unwrap();
-    let f = dense(&mut g, ln, 1530, 384, "f1");
-    let f = g.add_node("gelu", Op::Gelu(GeluKind::Erf), &[f]).unwrap();
-    g.add_output("y", f);
-    let img = g.add_input("img", TensorType::new(DType::F32, [2, 3, 9, 8]).unwrap());
-    let w = g.add_const("cw", t(&[7, 3, 3, 3]));
-    let b = g.add_const("cb", t(&[7]));
-    let attrs = ConvAttrs { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![(1, 1), (1, 1)], groups: 1 };
-    let c = g.add_node("conv", Op::Conv(attrs), &[img, w, b]).unwrap();
-    let z = g.add_const("zero", Tensor::scalar_f32(0.0));
-    let c = g.add_node("relu", Op::Binary(BinaryOp::Max), &[c, z]).unwrap();
-    g.add_output("c", c);
-    let naive = crate::lower::lower(&g).unwrap();
-    show(&naive);
-    let target = Cpu(builtin("x86-64-v3").unwrap());
-    let s = schedule(&naive, &target, &Options { level: Level::Full }).unwrap();
-    println!("{}", s.schedule);
-    show(&s.program);
-    for c in &s.costs {
-        println!("{:?}", c);
+fn encoder_layers_of_awkward_sizes() {
+    for (sequence, heads, width, intermediate) in [(1, 2, 8, 20), (5, 3, 5, 13), (14, 1, 16, 33)] {
+        encoder_layer(sequence, heads, width, intermediate);
     }
-    let again = apply(&naive, &Schedule::parse(&s.schedule.to_string()).unwrap(), &target).unwrap();
-    assert_eq!(again, s.program);
+}
+
+#[test]
+fn epilogues_join_and_accumulators_live_in_registers() {
+    let s = encoder_layer(8, 2, 8, 32);
+    // Three projections, attention, the output projection with its residual, layer norm, the feed-forward half.
+    assert_eq!(s.program.steps.len(), 7);
+    for data in s.program.buffers.values().filter(|d| d.name.starts_with('n')) {
+        let product = data.name.ends_with(".products") || data.shape == [1, 4, 8];
+        assert!(!product || matches!(data.storage, Storage::Local(Space::Reg) | Storage::Temp), "{data:?}");
+    }
+    assert!(s.schedule.to_string().lines().any(|l| l.starts_with("vectorize") && l.ends_with("mma.d2")));
+    assert!(s.costs.iter().all(|c| c.seconds > 0.0));
+}
+
+#[test]
+fn convolutions_of_every_shape() {
+    for (groups, stride, dilation, pad, bias) in
+        [(1, 1, 1, 1, true), (6, 1, 1, 1, false), (2, 2, 1, 0, true), (1, 1, 2, 2, false)]
+    {
+        let mut b = Build::new();
+        let x = b.input(&[2, 6, 9, 11]);
+        let w = b.constant(&[12, 6 / groups, 3, 3]);
+        let attrs = ConvAttrs {
+            strides: vec![stride; 2],
+            dilations: vec![dilation; 2],
+            pads: vec![(pad, pad), (pad, 0)],
+            groups,
+        };
+        let c = b.constant(&[12]);
+        let operands = [x, w, c];
+        let y = b.op(Op::Conv(attrs), if bias { &operands } else { &operands[..2] });
+        let zero = b.graph.add_const("zero", Tensor::scalar_f32(0.0));
+        let y = b.op(Op::Binary(BinaryOp::Max), &[y, zero]);
+        b.output(y);
+        b.check();
+    }
+}
+
+#[test]
+fn contractions_that_write_outputs_are_staged() {
+    let mut b = Build::new();
+    let x = b.input(&[7, 10]);
+    let w = b.constant(&[10, 18]);
+    let y = b.op(Op::MatMul, &[x, w]);
+    b.output(y);
+    let z = b.op(Op::Unary(UnaryOp::Tanh), &[y]);
+    b.output(z);
+    let s = b.check();
+    assert!(s.schedule.to_string().contains("\nstage "));
+}
+
+#[test]
+fn reductions_pools_and_rows() {
+    for axes in [vec![0], vec![1], vec![2], vec![0, 2], vec![0, 1, 2]] {
+        for op in [ReduceOp::Sum, ReduceOp::Mean, ReduceOp::Max] {
+            let mut b = Build::new();
+            let x = b.input(&[3, 7, 21]);
+            let y = b.op(Op::Reduce { op, axes: axes.clone(), keep_dims: false }, &[x]);
+            b.output(y);
+            b.check();
+        }
+    }
+    for kind in [PoolKind::Max, PoolKind::AverageExcludePad, PoolKind::AverageIncludePad] {
+        let mut b = Build::new();
+        let x = b.input(&[1, 3, 9, 12]);
+        let attrs = PoolAttrs {
+            kind,
+            kernel: vec![3, 2],
+            strides: vec![2, 1],
+            dilations: vec![1, 1],
+            pads: vec![(1, 1), (0, 1)],
+        };
+        let y = b.op(Op::Pool(attrs), &[x]);
+        b.output(y);
+        let z = b.op(Op::Softmax { axis: 1 }, &[y]);
+        b.output(z);
+        b.check();
+    }
+}
+
+#[test]
+fn stale_and_illegal_schedules_are_refused() {
+    let mut b = Build::new();
+    let x = b.input(&[4, 10]);
+    let y = b.op(Op::Softmax { axis: 1 }, &[x]);
+    b.output(y);
+    let naive = crate::lower::lower(&b.graph).unwrap();
+    let hash = crate::tile::hash::program_hash(&naive);
+    let refusal = |text: &str| {
+        let schedule = Schedule::parse(&format!("schedule for #{hash:x}\n{text}\n")).unwrap();
+        apply(&naive, &schedule, &target()).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let kernel = naive.kernels.values().next().unwrap().name.clone();
+    assert!(
+        apply(&naive, &Schedule::default(), &target())
+            .is_err_and(|e| e.to_string().contains("another program") || matches!(e, ScheduleError::Stale { .. }))
+    );
+    for (directive, reason) in [
+        (format!("split {kernel} max.k0 by 4 -> i"), "fixed tree"),
+        (format!("split {kernel} exp.d1, sum.k0 by 5 -> i"), "side by side"),
+        (format!("split {kernel} exp.d0 by 9 -> i"), "does not lie between"),
+        (format!("split {kernel} max_init.d0, max.d0, exp.d1 by 1 -> i"), "extent"),
+        (format!("vectorize {kernel} exp.d1"), "multiple"),
+        (format!("rfactor {kernel} exp by 2"), "not a reduction"),
+        (format!("place {kernel} in1 reg"), "not a temporary"),
+        (format!("unroll {kernel} i"), "no loop"),
+        ("fuse a b".to_owned(), "no kernel"),
+    ] {
+        let error = refusal(&directive);
+        assert!(error.as_ref().is_err_and(|e| e.contains(reason)), "{directive}: {error:?}");
+    }
 }
