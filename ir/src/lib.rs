@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`types`] | element types, shapes with checked arithmetic, constants as ranges of shared bytes |
 //! | [`text`] | the lexer that the text forms of all levels share |
+//! | `testing` | random graphs for tests, behind the feature of that name |
 //! | [`graph`] | the graph: values, nodes, the closed set of operators; inference, verifier, text form, interpreter, passes |
 //! | [`tile`] | tile programs: kernels as trees of loops and tile statements; accesses, layouts, verifier, text form, interpreter |
 //! | [`lower`] | graph to naive tile program |
@@ -25,6 +26,8 @@ pub mod lower;
 pub mod machine;
 pub mod plan;
 pub mod schedule;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 pub mod tile;
 pub mod types;

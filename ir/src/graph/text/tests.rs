@@ -154,3 +154,18 @@ fn node_names_are_kept() {
     assert_eq!(graph.nodes[Node::new(0)].name, "product");
     assert_eq!(graph.nodes[*graph.order.last().unwrap()].op, crate::graph::Op::Unary(UnaryOp::Exp));
 }
+
+proptest::proptest! {
+    /// Printing and reading is the identity up to numbering, and the second printing is the first.
+    #[test]
+    fn random_graphs_survive(seed: u64, size in 0usize..20) {
+        let (graph, inputs) = crate::testing::random_graph(seed, size);
+        let side = graph.side_consts();
+        let text = graph.to_string();
+        let read = Graph::parse(&text, Some(&side)).unwrap();
+        assert_eq!(read.to_string(), text);
+        assert_eq!(Graph::parse(&read.to_string(), Some(&read.side_consts())).unwrap(), read);
+        let outputs = |g: &Graph| crate::graph::interp::evaluate(g, &inputs).unwrap();
+        assert_eq!(outputs(&read), outputs(&graph));
+    }
+}
