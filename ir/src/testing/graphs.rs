@@ -321,7 +321,7 @@ impl Builder {
         let shape = self.shape(x);
         let channels = shape[1];
         let groups = *self.rng.pick(&[1, 1, 2, channels]);
-        if !channels.is_multiple_of(groups) {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return None;
         }
         let filters = groups * (1 + self.rng.below(4));

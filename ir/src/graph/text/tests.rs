@@ -156,6 +156,8 @@ fn node_names_are_kept() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
     /// Printing and reading is the identity up to numbering, and the second printing is the first.
     #[test]
     fn random_graphs_survive(seed: u64, size in 0usize..20) {
