@@ -15,6 +15,7 @@
 pub mod infer;
 pub mod interp;
 pub mod op;
+pub mod passes;
 pub mod text;
 pub mod verify;
 
