@@ -1,5 +1,7 @@
 //! Hand-checked accesses of naive programs.
 
+mod evaluate;
+
 use super::*;
 use crate::graph::{BinaryOp, ConvAttrs, PoolAttrs, PoolKind, ReduceOp};
 use crate::tile::{Access, Item, KernelData, StmtOp, Var};
