@@ -3,8 +3,11 @@
 mod fusions;
 mod simple;
 
+use proptest::prelude::*;
+
 use super::{Graph, Options, compact, run};
 use crate::graph::interp::evaluate;
+use crate::testing::{Rng, random_graph};
 use crate::types::{DType, Tensor, TensorType};
 
 /// Operators of a graph after a pass, one line each; checks that both graphs compute the same.
@@ -35,43 +38,40 @@ fn ops(pass: fn(&mut Graph) -> usize, body: &str) -> String {
 /// Checks that two graphs give the same within both error bounds, for a few random inputs.
 fn assert_same(before: &Graph, after: &Graph) {
     for seed in 0..3 {
-        let mut state = seed;
-        let inputs: Vec<Tensor> = before.inputs.iter().map(|&v| random_tensor(before.ty(v), &mut state)).collect();
-        let expected = evaluate(before, &inputs).unwrap();
-        let actual = evaluate(after, &inputs).unwrap();
-        assert_eq!(expected.len(), actual.len());
-        for (e, a) in expected.iter().zip(&actual) {
-            assert_eq!(e.ty(), a.ty());
-            assert_eq!(e.ints(), a.ints(), "{before}\n{after}");
-            let (Some(x), Some(y)) = (e.floats(), a.floats()) else { continue };
-            for i in 0..x.len() {
-                let bound = e.err(i) + a.err(i);
-                let same = (x[i] - y[i]).abs() <= bound || x[i] == y[i] || (x[i].is_nan() && y[i].is_nan());
-                assert!(same, "{} is not {} within {bound}\n{before}\n{after}", y[i], x[i]);
-            }
+        let mut rng = Rng::new(seed);
+        let inputs: Vec<Tensor> = before.inputs.iter().map(|&v| rng.tensor(before.ty(v), 2.0)).collect();
+        assert_same_on(before, after, &inputs);
+    }
+}
+
+fn assert_same_on(before: &Graph, after: &Graph, inputs: &[Tensor]) {
+    let expected = evaluate(before, inputs).unwrap();
+    let actual = evaluate(after, inputs).unwrap();
+    assert_eq!(expected.len(), actual.len());
+    for (e, a) in expected.iter().zip(&actual) {
+        assert_eq!(e.ty(), a.ty());
+        assert_eq!(e.ints(), a.ints(), "{before}\n{after}");
+        let (Some(x), Some(y)) = (e.floats(), a.floats()) else { continue };
+        for i in 0..x.len() {
+            let bound = e.err(i) + a.err(i);
+            let same = (x[i] - y[i]).abs() <= bound || x[i] == y[i] || (x[i].is_nan() && y[i].is_nan());
+            assert!(same, "{} is not {} within {bound}\n{before}\n{after}", y[i], x[i]);
         }
     }
 }
 
-/// Small numbers: floats in -2 to 2, integers and truth values 0 or 1.
-fn random_tensor(ty: &TensorType, state: &mut u64) -> Tensor {
-    let mut next = || {
-        // Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let bytes: Vec<u8> = (0..ty.elems())
-        .flat_map(|_| {
-            let r = next();
-            match ty.dtype() {
-                DType::F32 => (((r >> 40) as f32 / 4_194_304.0) - 2.0).to_le_bytes().to_vec(),
-                _ => (r & 1).to_le_bytes()[..ty.dtype().bytes() as usize].to_vec(),
-            }
-        })
-        .collect();
-    Tensor::new(ty.clone(), bytes.into()).unwrap()
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// The passes keep what random graphs compute.
+    #[test]
+    fn random_graphs_keep_their_meaning(seed: u64, size in 1usize..25) {
+        let (before, inputs) = random_graph(seed, size);
+        let mut after = before.clone();
+        run(&mut after, Options::default(), &mut |_, _, _, _| {}).unwrap();
+        after.verify().unwrap();
+        assert_same_on(&before, &after, &inputs);
+    }
 }
 
 #[test]

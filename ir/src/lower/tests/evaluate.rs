@@ -1,8 +1,11 @@
 //! Naive programs compute what graphs mean: the tile interpreter against the graph interpreter, operator by operator.
 
 use crate::graph::interp::evaluate;
+use proptest::prelude::*;
+
 use crate::graph::{Graph, Value};
 use crate::lower::lower;
+use crate::testing::random_graph;
 use crate::tile::interp;
 use crate::types::{DType, Tensor, TensorType};
 
@@ -192,4 +195,14 @@ fn movement() {
     check(
         r#"in v0 "x": f32[6] in v1 "i": i64[2, 2] v3 "n": i64[2, 2] = neg v1 v2 "y": f32[2, 2] = gather v0, v3 {axis: 0} out "y" v2"#,
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_graphs(seed: u64, size in 1usize..25) {
+        let (graph, inputs) = random_graph(seed, size);
+        check_on(&graph, &inputs);
+    }
 }
