@@ -24,8 +24,8 @@ impl Lowering<'_> {
         a_index.extend([m, k.clone()]);
         let mut b_index = broadcast_index(&b_shape[..b_shape.len() - 2], batch, &at);
         b_index.extend([k, n]);
-        let a = self.view(a).at(&a_index, &tile);
-        let b = self.view(b).at(&b_index, &tile);
+        let a = self.operand(a).at(&a_index, &tile);
+        let b = self.operand(b).at(&b_index, &tile);
 
         let mut kernel = self.kernel(node);
         let y = self.result(result, &kernel);
@@ -66,7 +66,7 @@ impl Lowering<'_> {
         let x = self.padded_view(x, &attrs.pads, 2);
         let padded = attrs.pads.iter().any(|&p| p != (0, 0));
         let x = if padded { x.at_padded(&x_index, &tile, zero) } else { x.at(&x_index, &tile) };
-        let w = self.view(w).at(&w_index, &tile);
+        let w = self.operand(w).at(&w_index, &tile);
 
         let mut kernel = self.kernel(node);
         let y = self.result(result, &kernel);

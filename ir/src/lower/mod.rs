@@ -94,6 +94,8 @@ struct Lowering<'g> {
     /// The buffer of each output, once it is made.
     outputs: Vec<Option<Buffer>>,
     buffer_names: FxHashSet<String>,
+    /// Buffers of constants that a contraction or gather reads.
+    claimed: FxHashSet<Buffer>,
     kernels_named: usize,
 }
 
@@ -127,6 +129,7 @@ impl<'g> Lowering<'g> {
             output_of,
             outputs: vec![None; graph.outputs.len()],
             buffer_names: FxHashSet::default(),
+            claimed: FxHashSet::default(),
             kernels_named: 0,
         };
         for (i, &input) in graph.inputs.iter().enumerate() {
@@ -204,6 +207,21 @@ impl<'g> Lowering<'g> {
         let buffer = self.buffer(&data.name, data.ty.dtype(), data.ty.shape(), storage);
         let view = View::identity(buffer, data.ty.shape());
         self.views[value] = Some(view.clone());
+        view
+    }
+
+    /// Where an operand lies that scheduling may want in a layout of its own. A constant that another such operand uses
+    /// already (tied embeddings, shared layers) gets a second buffer; its bytes are shared, and stored once if the layouts
+    /// turn out equal.
+    fn operand(&mut self, value: Value) -> View {
+        let mut view = self.view(value);
+        let data = &self.program.buffers[view.buffer];
+        if matches!(data.storage, Storage::Const(_)) && !self.claimed.insert(view.buffer) {
+            let (name, dtype, shape, storage) =
+                (data.name.clone(), data.dtype, data.shape.clone(), data.storage.clone());
+            view.buffer = self.buffer(&name, dtype, &shape, storage);
+            self.claimed.insert(view.buffer);
+        }
         view
     }
 

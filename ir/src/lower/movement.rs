@@ -54,7 +54,7 @@ impl Lowering<'_> {
         if ty.elems() > 0 {
             self.check_indices(node, indices, bound)?;
         }
-        let mut source = self.view(x);
+        let mut source = self.operand(x);
         let mut buffer_axis = source.plain_axis(axis, &self.program.buffers);
         if buffer_axis.is_none() {
             source = self.materialized(x);

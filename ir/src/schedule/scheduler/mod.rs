@@ -22,7 +22,7 @@ mod tiles;
 use super::apply::{apply_directive, kernel_named};
 use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
 use crate::machine::Target;
-use crate::tile::{Affine, Buffer, KernelData, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash};
+use crate::tile::{Affine, Buffer, Item, KernelData, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash};
 
 /// How much the scheduler does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,7 +160,29 @@ impl Scheduler<'_> {
                 _ => self.attention(kernel, &names)?,
             }
         }
-        self.place_temporaries(kernel)
+        self.place_temporaries(kernel)?;
+        if self.level != Level::Naive {
+            self.mark_parallel(kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Declares the kernel's outermost loops parallel where that is proved.
+    fn mark_parallel(&mut self, kernel: &str) -> Result<(), ScheduleError> {
+        let data = self.data(kernel)?;
+        let outermost: Vec<String> = data
+            .body
+            .iter()
+            .filter_map(|item| match item {
+                Item::Loop(l, _) if data.loops[*l].extent > 1 => Some(data.loops[*l].name.clone()),
+                Item::Loop(..) | Item::Stmt(_) => None,
+            })
+            .collect();
+        for loop_name in outermost {
+            // Refused where iterations depend on each other: then it stays sequential.
+            let _stays = self.attempt(Directive::Parallel { kernel: kernel.to_owned(), loop_name });
+        }
+        Ok(())
     }
 
     /// Splits one dimension out of several statements; returns the names of the peeled rest, if there is one.
