@@ -46,6 +46,7 @@ pub mod hash;
 pub mod interp;
 pub mod layout;
 pub mod materialize;
+pub mod math;
 pub mod typing;
 pub mod walk;
 
