@@ -14,9 +14,12 @@
 //!
 //! Integers are exact, wrap to their type, and are either certain or undetermined.
 //!
-//! # Limits
-//! The bound is rigorous for single operators and grows with depth faster than real errors, which cancel. To find where
-//! compiled code goes wrong, feed each operator with the operands that the compiled code saw ([`evaluate_op`]).
+//! # Two models
+//! [`ErrorModel::WorstCase`] is rigorous, but in a sum of products it adds the magnitudes of errors that really cancel, so
+//! after a few layers of a network the bound says nothing. [`ErrorModel::Independent`] takes the errors of a sum's terms
+//! for independent and of mean 0 and adds their squares (Higham and Mary, *A new approach to probabilistic rounding error
+//! analysis*, SIAM J. Sci. Comput. 41(5), 2019), with a factor of four on each rounding for the dependence there is. It
+//! serves whole networks; it is wrong where one error enters a long sum many times, as after a broadcast.
 
 mod elementwise;
 mod integer;
@@ -35,6 +38,7 @@ use super::op::InferError;
 use super::verify::VerifyErrors;
 use super::{Graph, Op, Value, ValueDef};
 use crate::types::{Tensor, TensorType};
+use num::Rounding;
 pub use value::{Comparison, Evaluated, TypeMismatch};
 
 /// Largest number of elements of one evaluated tensor; each takes 16 bytes.
@@ -93,12 +97,30 @@ pub enum OpError {
     TooLarge(TensorType),
 }
 
-/// Evaluates a graph's outputs for inputs in the graph's order.
+/// How errors combine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorModel {
+    /// As badly as they can: the bound holds for every evaluation.
+    #[default]
+    WorstCase,
+    /// As independent errors do in sums: a narrow bound that holds in practice.
+    Independent,
+}
+
+/// Evaluates a graph's outputs for inputs in the graph's order, with rigorous bounds.
 ///
 /// # Errors
 /// When the graph is broken, inputs do not fit it, or a gather's index is out of range.
 pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Evaluated>, InterpError> {
-    let values = run(graph, inputs, false)?;
+    evaluate_with(graph, inputs, ErrorModel::WorstCase)
+}
+
+/// Evaluates a graph's outputs for inputs in the graph's order.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_with(graph: &Graph, inputs: &[Tensor], model: ErrorModel) -> Result<Vec<Evaluated>, InterpError> {
+    let values = run(graph, inputs, model, false)?;
     Ok(graph.outputs.iter().filter_map(|output| value_of(graph, &values, output.value).map(Cow::into_owned)).collect())
 }
 
@@ -107,15 +129,23 @@ pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Evaluated>, Inte
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn evaluate_all(graph: &Graph, inputs: &[Tensor]) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
-    run(graph, inputs, true)
+pub fn evaluate_all(
+    graph: &Graph,
+    inputs: &[Tensor],
+    model: ErrorModel,
+) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
+    run(graph, inputs, model, true)
 }
 
-/// Evaluates one operator.
+/// Evaluates one operator, with rigorous bounds.
 ///
 /// # Errors
 /// When the operands do not fit the operator, the result is too large, or a gather's index is out of range.
 pub fn evaluate_op(op: &Op, operands: &[&Evaluated]) -> Result<Evaluated, OpError> {
+    apply(op, operands, ErrorModel::WorstCase)
+}
+
+fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluated, OpError> {
     let types: Vec<&TensorType> = operands.iter().map(|x| x.ty()).collect();
     let ty = op.infer(&types)?;
     if ty.elems() > MAX_EVALUATED_ELEMENTS {
@@ -124,30 +154,33 @@ pub fn evaluate_op(op: &Op, operands: &[&Evaluated]) -> Result<Evaluated, OpErro
     if ty.elems() == 0 {
         return Ok(Evaluated::empty(ty));
     }
+    let r = &Rounding::new(operands.first().map_or(ty.dtype(), |x| x.ty().dtype()), model);
     Ok(match (op, operands) {
-        (Op::Unary(op), [x]) => elementwise::unary(*op, x),
-        (Op::Binary(op), [a, b]) => elementwise::binary(*op, a, b, ty),
+        (Op::Unary(op), [x]) => elementwise::unary(*op, x, r),
+        (Op::Binary(op), [a, b]) => elementwise::binary(*op, a, b, ty, r),
         (Op::Select, [condition, a, b]) => elementwise::select(condition, a, b, ty),
-        (Op::Cast { to: _ }, [x]) => elementwise::cast(x, ty),
-        (Op::MatMul, [a, b]) => product::matmul(a, b, ty),
-        (Op::Conv(attrs), [x, w, bias @ ..]) => product::conv(attrs, x, w, bias.first().copied(), ty),
-        (Op::Pool(attrs), [x]) => reduce::pool(attrs, x, ty),
-        (Op::Reduce { op, axes, keep_dims: _ }, [x]) => reduce::reduce(*op, axes, x, ty),
-        (Op::Softmax { axis }, [x]) => normalize::softmax(*axis, x),
-        (Op::LayerNorm { axis, epsilon }, [x, scale, bias]) => normalize::layer_norm(*axis, *epsilon, x, scale, bias),
-        (Op::BatchNorm { epsilon }, [x, scale, bias, mean, variance]) => {
-            normalize::batch_norm(*epsilon, x, [scale, bias, mean, variance])
+        (Op::Cast { to }, [x]) => elementwise::cast(x, ty, &r.of(*to)),
+        (Op::MatMul, [a, b]) => product::matmul(a, b, ty, r),
+        (Op::Conv(attrs), [x, w, bias @ ..]) => product::conv(attrs, [x, w], bias.first().copied(), ty, r),
+        (Op::Pool(attrs), [x]) => reduce::pool(attrs, x, ty, r),
+        (Op::Reduce { op, axes, keep_dims: _ }, [x]) => reduce::reduce(*op, axes, x, ty, r),
+        (Op::Softmax { axis }, [x]) => normalize::softmax(*axis, x, r),
+        (Op::LayerNorm { axis, epsilon }, [x, scale, bias]) => {
+            normalize::layer_norm(*axis, *epsilon, [x, scale, bias], r)
         }
-        (Op::Gelu(kind), [x]) => elementwise::gelu(*kind, x),
+        (Op::BatchNorm { epsilon }, [x, scale, bias, mean, variance]) => {
+            normalize::batch_norm(*epsilon, x, [scale, bias, mean, variance], r)
+        }
+        (Op::Gelu(kind), [x]) => elementwise::gelu(*kind, x, r),
         (Op::Attention { scale }, [q, k, v, bias @ ..]) => {
-            product::attention(*scale, [q, k, v], bias.first().copied(), ty)
+            product::attention(*scale, [q, k, v], bias.first().copied(), ty, r)
         }
         (Op::Reshape { shape: _ }, [x]) => (*x).clone().with_type(ty),
         (Op::Transpose { perm }, [x]) => movement::transpose(perm, x, ty),
         (Op::Expand { shape: _ }, [x]) => movement::expand(x, ty),
         (Op::Concat { axis }, operands) => movement::concat(*axis, operands, ty),
         (Op::Slice { starts, sizes: _, steps }, [x]) => movement::slice(starts, steps, x, ty),
-        (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty),
+        (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty, r),
         (Op::Gather { axis }, [x, indices]) => movement::gather(*axis, x, indices, ty)?,
         // Inference has checked the number of operands.
         _ => return Err(OpError::Infer(InferError::Arity { expected: "other", actual: operands.len() })),
@@ -157,6 +190,7 @@ pub fn evaluate_op(op: &Op, operands: &[&Evaluated]) -> Result<Evaluated, OpErro
 fn run(
     graph: &Graph,
     inputs: &[Tensor],
+    model: ErrorModel,
     keep_all: bool,
 ) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
     let info = graph.verify().map_err(InterpError::Invalid)?;
@@ -181,7 +215,7 @@ fn run(
     }
     for &node in &graph.order {
         let data = &graph.nodes[node];
-        let result = evaluate_node(graph, &values, &data.op, &data.inputs)
+        let result = evaluate_node(graph, &values, &data.op, &data.inputs, model)
             .map_err(|error| InterpError::Node { name: data.name.clone(), error })?;
         if let Some(&value) = data.outputs.first() {
             values[value] = Some(result);
@@ -201,6 +235,7 @@ fn evaluate_node(
     values: &SecondaryMap<Value, Option<Evaluated>>,
     op: &Op,
     operands: &[Value],
+    model: ErrorModel,
 ) -> Result<Evaluated, OpError> {
     // A lookup in a large constant table converts the rows it reads only.
     if let (Op::Gather { axis }, &[table, indices]) = (op, operands)
@@ -213,7 +248,7 @@ fn evaluate_node(
         return movement::gather_constant(*axis, table, &indices, ty);
     }
     let operands: Vec<Cow<'_, Evaluated>> = operands.iter().filter_map(|&v| value_of(graph, values, v)).collect();
-    evaluate_op(op, &operands.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    apply(op, &operands.iter().map(AsRef::as_ref).collect::<Vec<_>>(), model)
 }
 
 /// A value that is evaluated already, or a constant, which is converted anew for each use.

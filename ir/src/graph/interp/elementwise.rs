@@ -7,10 +7,10 @@ use super::value::{Data, Evaluated};
 use crate::graph::{BinaryOp, GeluKind, UnaryOp};
 use crate::types::{DType, TensorType};
 
-pub(super) fn unary(op: UnaryOp, x: &Evaluated) -> Evaluated {
-    let (ty, dtype, r) = (x.ty().clone(), x.ty().dtype(), x.rounding());
+pub(super) fn unary(op: UnaryOp, x: &Evaluated, r: &Rounding) -> Evaluated {
+    let (ty, dtype) = (x.ty().clone(), x.ty().dtype());
     match &x.data {
-        Data::Float(values) => Evaluated::from_nums(ty, (0..values.len()).map(|i| unary_num(op, x.num(i), &r))),
+        Data::Float(values) => Evaluated::from_nums(ty, (0..values.len()).map(|i| unary_num(op, x.num(i), r))),
         Data::Int(values) => {
             let results = values.iter().map(|&v| integer::unary(op, dtype, v)).collect();
             Evaluated::new(ty, Data::Int(results), x.err.clone())
@@ -54,11 +54,11 @@ fn periodic(x: Num, f: fn(f64) -> f64, r: &Rounding) -> Num {
     Num { v, e: x.e.min(2.0) + FUNCTION * r.u }
 }
 
-pub(super) fn binary(op: BinaryOp, a: &Evaluated, b: &Evaluated, ty: TensorType) -> Evaluated {
-    let (dtype, r) = (a.ty().dtype(), a.rounding());
+pub(super) fn binary(op: BinaryOp, a: &Evaluated, b: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
+    let dtype = a.ty().dtype();
     let pairs = broadcast_offsets(a.ty(), &ty).zip(broadcast_offsets(b.ty(), &ty));
     match (&a.data, op.is_comparison()) {
-        (Data::Float(_), false) => Evaluated::from_nums(ty, pairs.map(|(i, j)| binary_num(op, a.num(i), b.num(j), &r))),
+        (Data::Float(_), false) => Evaluated::from_nums(ty, pairs.map(|(i, j)| binary_num(op, a.num(i), b.num(j), r))),
         (Data::Float(_), true) => Evaluated::from_ints(ty, pairs.map(|(i, j)| compare(op, a.num(i), b.num(j)))),
         (Data::Int(_), _) => {
             let results = pairs.map(|(i, j)| {
@@ -163,10 +163,10 @@ pub(super) fn select(condition: &Evaluated, a: &Evaluated, b: &Evaluated, ty: Te
     }
 }
 
-pub(super) fn cast(x: &Evaluated, ty: TensorType) -> Evaluated {
+/// A cast; `r` is the rounding of the result's type.
+pub(super) fn cast(x: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
     let to = ty.dtype();
     let from = x.ty().dtype();
-    let r = Rounding::of(to);
     let count = x.ty().elems() as usize;
     match (&x.data, to.is_float()) {
         (Data::Float(_), true) if from == to || to == DType::F64 || (to == DType::F32 && from != DType::F64) => {
@@ -204,8 +204,7 @@ pub(super) fn cast(x: &Evaluated, ty: TensorType) -> Evaluated {
 /// Largest slope of both forms of GELU, which is at √2 for the exact one.
 const GELU_SLOPE: f64 = 1.13;
 
-pub(super) fn gelu(kind: GeluKind, x: &Evaluated) -> Evaluated {
-    let r = x.rounding();
+pub(super) fn gelu(kind: GeluKind, x: &Evaluated, r: &Rounding) -> Evaluated {
     let f = match kind {
         GeluKind::Erf => gelu_erf,
         GeluKind::Tanh => gelu_tanh,

@@ -105,14 +105,14 @@ pub(super) fn concat(axis: usize, operands: &[&Evaluated], ty: TensorType) -> Ev
     }
 }
 
-pub(super) fn pad(pads: &[(u64, u64)], value: f64, x: &Evaluated, ty: TensorType) -> Evaluated {
+pub(super) fn pad(pads: &[(u64, u64)], value: f64, x: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
     let dense = dense_strides(ty.shape());
     let start = pads.iter().zip(&dense).map(|(&(before, _), &stride)| before as usize * stride as usize).sum();
     let inside = Offsets::new(x.ty().shape(), dense, start);
     let count = ty.elems() as usize;
     match &x.data {
         Data::Float(_) => {
-            let fill = Rounding::of(ty.dtype()).correct(value, 0.0);
+            let fill = r.correct(value, 0.0);
             let mut result = vec![if value.is_nan() { Num::exact(value) } else { fill }; count];
             for (i, target) in inside.enumerate() {
                 result[target] = x.num(i);

@@ -47,11 +47,10 @@ pub(super) fn softmax_row(row: &mut [Num], r: &Rounding) {
     }
 }
 
-pub(super) fn softmax(axis: usize, x: &Evaluated) -> Evaluated {
+pub(super) fn softmax(axis: usize, x: &Evaluated, r: &Rounding) -> Evaluated {
     let shape = x.ty().shape();
     let strides = dense_strides(shape);
     let (length, stride) = (shape[axis] as usize, strides[axis] as usize);
-    let r = x.rounding();
     let mut result = vec![Num::exact(0.0); x.ty().elems() as usize];
     // The first elements of all rows along the axis.
     let mut starts = shape.to_vec();
@@ -60,7 +59,7 @@ pub(super) fn softmax(axis: usize, x: &Evaluated) -> Evaluated {
     for start in Offsets::new(&starts, strides, 0) {
         row.clear();
         row.extend((0..length).map(|i| x.num(start + i * stride)));
-        softmax_row(&mut row, &r);
+        softmax_row(&mut row, r);
         for (i, &y) in row.iter().enumerate() {
             result[start + i * stride] = y;
         }
@@ -82,8 +81,7 @@ fn inverse_sqrt(x: Num, r: &Rounding) -> Num {
 /// Rows of `n` elements. The mean is a sum, deviations are differences, and the variance is the mean of their squares,
 /// as two passes or Welford's update compute it; `E[x²] - E[x]²` cancels and is no correct evaluation. Each step is
 /// bounded by the arithmetic of [`Num`].
-pub(super) fn layer_norm(axis: usize, epsilon: f32, x: &Evaluated, scale: &Evaluated, bias: &Evaluated) -> Evaluated {
-    let r = x.rounding();
+pub(super) fn layer_norm(axis: usize, epsilon: f32, [x, scale, bias]: [&Evaluated; 3], r: &Rounding) -> Evaluated {
     let length = x.ty().shape()[axis..].iter().product::<u64>() as usize;
     let n = length as f64;
     let mut result = Vec::with_capacity(x.ty().elems() as usize);
@@ -91,17 +89,17 @@ pub(super) fn layer_norm(axis: usize, epsilon: f32, x: &Evaluated, scale: &Evalu
     for start in (0..x.ty().elems() as usize).step_by(length.max(1)) {
         let mut sum = Sum::EMPTY;
         for i in 0..length {
-            sum.add(x.num(start + i));
+            sum.add(x.num(start + i), r);
         }
-        let mean = sum.mean(n, &r);
+        let mean = sum.mean(n, r);
         deviations.clear();
         deviations.extend((0..length).map(|i| r.sub(x.num(start + i), mean)));
         let mut squares = Sum::EMPTY;
         for &d in &deviations {
-            squares.add(r.mul(d, d));
+            squares.add(r.mul(d, d), r);
         }
-        let variance = squares.mean(n, &r);
-        let inverse = inverse_sqrt(r.add(variance, Num::exact(f64::from(epsilon))), &r);
+        let variance = squares.mean(n, r);
+        let inverse = inverse_sqrt(r.add(variance, Num::exact(f64::from(epsilon))), r);
         for (i, &d) in deviations.iter().enumerate() {
             result.push(r.add(r.mul(r.mul(d, inverse), scale.num(i)), bias.num(i)));
         }
@@ -111,15 +109,14 @@ pub(super) fn layer_norm(axis: usize, epsilon: f32, x: &Evaluated, scale: &Evalu
 
 /// `x·a + (bias - mean·a)` with `a = scale/√(variance + ε)`. A pass may compute the parenthesis beforehand, so `x·a` and
 /// `mean·a` are bounded as separate terms of a sum, which also bounds the difference taken first.
-pub(super) fn batch_norm(epsilon: f32, x: &Evaluated, parameters: [&Evaluated; 4]) -> Evaluated {
-    let r = x.rounding();
+pub(super) fn batch_norm(epsilon: f32, x: &Evaluated, parameters: [&Evaluated; 4], r: &Rounding) -> Evaluated {
     let [scale, bias, mean, variance] = parameters;
     let shape = x.ty().shape();
     let inner = shape[2..].iter().product::<u64>() as usize;
     let channels = shape[1] as usize;
     let factors: Vec<(Num, Num)> = (0..channels)
         .map(|c| {
-            let inverse = inverse_sqrt(r.add(variance.num(c), Num::exact(f64::from(epsilon))), &r);
+            let inverse = inverse_sqrt(r.add(variance.num(c), Num::exact(f64::from(epsilon))), r);
             let factor = r.mul(inverse, scale.num(c));
             (factor, r.mul(mean.num(c), factor))
         })
@@ -128,10 +125,10 @@ pub(super) fn batch_norm(epsilon: f32, x: &Evaluated, parameters: [&Evaluated; 4
         let c = i / inner % channels;
         let (factor, shift) = factors[c];
         let mut sum = Sum::EMPTY;
-        sum.add(r.mul(x.num(i), factor));
-        sum.add(Num { v: -shift.v, e: shift.e });
-        sum.add(bias.num(c));
-        sum.total(3.0, 1.0, &r)
+        sum.add(r.mul(x.num(i), factor), r);
+        sum.add(Num { v: -shift.v, e: shift.e }, r);
+        sum.add(bias.num(c), r);
+        sum.total(3.0, 1.0, r)
     });
     Evaluated::from_nums(x.ty().clone(), elements)
 }

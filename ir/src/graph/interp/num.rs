@@ -1,5 +1,6 @@
 //! One floating-point element with its error bound, and elementary arithmetic on such pairs.
 
+use super::ErrorModel;
 use crate::types::DType;
 
 /// A value and how far a correct evaluation may lie from it. Infinities and NaN with a finite bound are certain; their
@@ -51,7 +52,8 @@ pub(super) const FUNCTION: f64 = 8.0;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rounding {
     dtype: DType,
-    /// Unit roundoff, with a little more for the rounding of the reference itself.
+    model: ErrorModel,
+    /// Unit roundoff, with a little more for the rounding of the reference itself, and a margin for independent errors.
     pub(super) u: f64,
     /// Absolute error near 0, where the relative model ends.
     pub(super) eta: f64,
@@ -62,7 +64,7 @@ pub(super) struct Rounding {
 }
 
 impl Rounding {
-    pub(super) fn of(dtype: DType) -> Self {
+    pub(super) fn new(dtype: DType, model: ErrorModel) -> Self {
         let power = |n: i32| libm::ldexp(1.0, n);
         // Precision in bits, largest exponent, exponent of the error near 0. Single precision allows results below the
         // smallest normal number to be flushed; the half format has so few of them that it may not.
@@ -83,15 +85,53 @@ impl Rounding {
         };
         // The reference rounds like `f64`, so there both errors are of one size.
         let u = if dtype == DType::F64 { power(-52) } else { power(-precision) * (1.0 + power(-16)) };
+        let u = if model == ErrorModel::Independent { 4.0 * u } else { u };
         let overflow =
             if dtype == DType::F64 { f64::MAX } else { power(max_exponent) - power(max_exponent - precision - 1) };
-        Self { dtype, u, eta: power(small), overflow, integers: power(precision) }
+        Self { dtype, model, u, eta: power(small), overflow, integers: power(precision) }
     }
 
     /// `γₙ = nu/(1 - nu)`: the relative error of `n` roundings.
     pub(super) fn gamma(&self, n: f64) -> f64 {
         let nu = n * self.u;
         if nu < 1.0 { nu / (1.0 - nu) } else { f64::INFINITY }
+    }
+
+    /// How the error of one term enters a sum: itself, or its square.
+    pub(super) fn term(&self, e: f64) -> f64 {
+        match self.model {
+            ErrorModel::WorstCase => e,
+            ErrorModel::Independent => e * e,
+        }
+    }
+
+    /// How far one term's own rounding and its share of the sum's move a sum of `n` terms, relative to the term, before
+    /// [`Rounding::term`]. In the worst case that is `γₙ`. A sum of independent terms drifts by `√n` times its terms'
+    /// root mean square, and each of the `n` roundings is relative to that.
+    pub(super) fn sum_factor(&self, n: f64) -> f64 {
+        match self.model {
+            ErrorModel::WorstCase => self.gamma(n),
+            ErrorModel::Independent => n.sqrt() * self.u,
+        }
+    }
+
+    /// The bound of a sum `v` of `n` terms from the sum of what [`Rounding::term`] gave. Where the terms are not of mean
+    /// 0, partial sums grow in proportion to `v` as well, and `n` independent roundings are relative to them.
+    pub(super) fn sum_error(&self, terms: f64, v: f64, n: f64) -> f64 {
+        match self.model {
+            ErrorModel::WorstCase => terms,
+            ErrorModel::Independent => terms.sqrt() + n.sqrt() * self.u * v.abs(),
+        }
+    }
+
+    /// How errors combine.
+    pub(super) fn model(&self) -> ErrorModel {
+        self.model
+    }
+
+    /// The same model for another element type.
+    pub(super) fn of(&self, dtype: DType) -> Self {
+        Self::new(dtype, self.model)
     }
 
     /// Whether the type holds the number exactly.
@@ -229,7 +269,7 @@ pub(super) fn round_to(dtype: DType, v: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const F32: fn() -> Rounding = || Rounding::of(DType::F32);
+    const F32: fn() -> Rounding = || Rounding::new(DType::F32, ErrorModel::WorstCase);
 
     fn num(v: f64, e: f64) -> Num {
         Num { v, e }
@@ -240,10 +280,10 @@ mod tests {
         assert_eq!(F32().overflow, libm::ldexp(1.0, 128) - libm::ldexp(1.0, 103));
         assert_eq!((F32().overflow * (1.0 - 1e-16)) as f32, f32::MAX);
         assert_eq!(F32().overflow as f32, f32::INFINITY);
-        let half = Rounding::of(DType::F16);
+        let half = F32().of(DType::F16);
         assert_eq!(half::f16::from_f64(half.overflow), half::f16::INFINITY);
         assert_eq!(half::f16::from_f64(half.overflow - 1.0), half::f16::MAX);
-        let brain = Rounding::of(DType::BF16);
+        let brain = F32().of(DType::BF16);
         assert_eq!(half::bf16::from_f64(brain.overflow), half::bf16::INFINITY);
         assert_eq!(half::bf16::from_f64(brain.overflow * (1.0 - 1e-9)), half::bf16::MAX);
     }

@@ -28,9 +28,11 @@ struct Matrix<'a> {
 ///
 /// For terms `a'b'` with `|a' - a| ≤ ea` and `|b' - b| ≤ eb`, a sum of `k` terms in any order, fused or not, errs by at
 /// most `Σ(ea|b| + (|a| + ea) eb) + γ Σ(|a| + ea)(|b| + eb)`. With `t = ea + γ(|a| + ea)` per element of `a` that is
-/// `Σ t|b| + (|a| + ea + t) eb`: one more product per term, or two where `b` has bounds.
+/// `Σ t|b| + (|a| + ea + t) eb`: one more product per term, or two where `b` has bounds. For independent errors, the same
+/// with the squares of all factors.
 fn multiply(a: Matrix<'_>, b: Matrix<'_>, (m, k, n): (usize, usize, usize), r: &Rounding) -> Vec<Num> {
-    let gamma = r.gamma(k as f64 + EXTRA);
+    let roundings = k as f64 + EXTRA;
+    let factor = r.sum_factor(roundings);
     let bound = |x: Matrix<'_>, i: usize| x.e.get(i).copied().unwrap_or(0.0);
     let (mut a_value, mut a_own, mut a_other) =
         (Vec::with_capacity(m * k), Vec::with_capacity(m * k), Vec::with_capacity(m * k));
@@ -38,32 +40,35 @@ fn multiply(a: Matrix<'_>, b: Matrix<'_>, (m, k, n): (usize, usize, usize), r: &
         for p in 0..k {
             let at = a.start + i * a.row + p * a.column;
             let (v, e) = (a.v[at], bound(a, at));
-            let own = e + gamma * (v.abs() + e);
+            let rounding = r.term(factor * (v.abs() + e));
             a_value.push(v);
-            a_own.push(own);
-            a_other.push(v.abs() + e + own);
+            a_own.push(r.term(e) + rounding);
+            a_other.push(r.term(v.abs() + e) + rounding);
         }
     }
     let mut result = vec![Num::exact(0.0); m * n];
     let mut panel = vec![[0.0; PANEL]; k];
+    let mut panel_size = vec![[0.0; PANEL]; k];
     let mut panel_e = vec![[0.0; PANEL]; if b.e.is_empty() { 0 } else { k }];
     for first in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - first);
         let places = |p: usize| (0..width).map(move |j| b.start + p * b.row + (first + j) * b.column);
-        for (p, columns) in panel.iter_mut().enumerate() {
+        for (p, (columns, sizes)) in panel.iter_mut().zip(&mut panel_size).enumerate() {
             columns.iter_mut().zip(places(p)).for_each(|(column, at)| *column = b.v[at]);
+            *sizes = columns.map(|v| r.term(v.abs()));
         }
         for (p, columns) in panel_e.iter_mut().enumerate() {
-            columns.iter_mut().zip(places(p)).for_each(|(column, at)| *column = b.e[at]);
+            columns.iter_mut().zip(places(p)).for_each(|(column, at)| *column = r.term(b.e[at]));
         }
         for i in 0..m {
             let range = i * k..(i + 1) * k;
             let mut value = [0.0; PANEL];
             let mut error = [0.0; PANEL];
-            for ((&x, &own), columns) in a_value[range.clone()].iter().zip(&a_own[range.clone()]).zip(&panel) {
+            let terms = a_value[range.clone()].iter().zip(&a_own[range.clone()]);
+            for ((&x, &own), (columns, sizes)) in terms.zip(panel.iter().zip(&panel_size)) {
                 for j in 0..PANEL {
                     value[j] += x * columns[j];
-                    error[j] += own * columns[j].abs();
+                    error[j] += own * sizes[j];
                 }
             }
             for (&other, columns) in a_other[range].iter().zip(&panel_e) {
@@ -72,7 +77,9 @@ fn multiply(a: Matrix<'_>, b: Matrix<'_>, (m, k, n): (usize, usize, usize), r: &
                 }
             }
             for j in 0..width {
-                result[i * n + first + j] = product_num(value[j], error[j], gamma, k, r);
+                // Each product may also lose up to eta near 0.
+                let e = r.sum_error(error[j], value[j], roundings) + r.eta * k as f64;
+                result[i * n + first + j] = product_num(value[j], e, r.gamma(roundings), r);
             }
         }
     }
@@ -80,10 +87,8 @@ fn multiply(a: Matrix<'_>, b: Matrix<'_>, (m, k, n): (usize, usize, usize), r: &
 }
 
 /// One sum of products with its bound. Terms that are not finite leave it undetermined, as does a sum of magnitudes that
-/// might overflow: that sum is at most `e/γ`.
-fn product_num(v: f64, e: f64, gamma: f64, k: usize, r: &Rounding) -> Num {
-    // Each product may also lose up to eta near 0.
-    let e = e + r.eta * k as f64;
+/// might overflow: in the worst case that sum is at most `e/γ`.
+fn product_num(v: f64, e: f64, gamma: f64, r: &Rounding) -> Num {
     if e < f64::INFINITY && v.is_finite() && e < r.overflow * gamma { Num { v, e } } else { Num::undetermined(v) }
 }
 
@@ -91,8 +96,7 @@ fn matrix(x: &Evaluated, start: usize, row: usize, column: usize) -> Matrix<'_> 
     Matrix { v: x.floats().unwrap_or_default(), e: &x.err, start, row, column }
 }
 
-pub(super) fn matmul(a: &Evaluated, b: &Evaluated, ty: TensorType) -> Evaluated {
-    let r = a.rounding();
+pub(super) fn matmul(a: &Evaluated, b: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
     let rank = ty.rank();
     let dims = |x: &Evaluated| {
         let shape = x.ty().shape();
@@ -107,12 +111,12 @@ pub(super) fn matmul(a: &Evaluated, b: &Evaluated, ty: TensorType) -> Evaluated 
     // One matrix `b` for many rows of `a`: multiply once, so that `b` is read once.
     if b.ty().rank() == 2 {
         let rows = ty.elems() as usize / n;
-        result = multiply(matrix(a, 0, k, 1), matrix(b, 0, n, 1), (rows, k, n), &r);
+        result = multiply(matrix(a, 0, k, 1), matrix(b, 0, n, 1), (rows, k, n), r);
         return Evaluated::from_nums(ty, result);
     }
     for (i, j) in batches(a).into_iter().zip(batches(b)) {
         let (a, b) = (matrix(a, i * m * k, k, 1), matrix(b, j * k * n, n, 1));
-        result.extend(multiply(a, b, (m, k, n), &r));
+        result.extend(multiply(a, b, (m, k, n), r));
     }
     Evaluated::from_nums(ty, result)
 }
@@ -131,14 +135,13 @@ fn batch_offsets(operand: &[u64], result: &[u64]) -> Vec<usize> {
 /// output at a time, so that the columns stay small.
 pub(super) fn conv(
     attrs: &ConvAttrs,
-    x: &Evaluated,
-    w: &Evaluated,
+    [x, w]: [&Evaluated; 2],
     bias: Option<&Evaluated>,
     ty: TensorType,
+    r: &Rounding,
 ) -> Evaluated {
     const COLUMN_ELEMENTS: usize = 1 << 20;
     let ConvAttrs { strides, dilations, pads, groups } = attrs;
-    let r = x.rounding();
     // One spatial dimension is two with a first of one element.
     let spatial = strides.len();
     let at = |values: &[u64], i: usize| (if spatial == 2 { values[i] } else { [1, values[0]][i] }) as usize;
@@ -183,12 +186,12 @@ pub(super) fn conv(
                 }
                 let a = matrix(w, group * filters * k, k, 1);
                 let b = Matrix { v: &columns, e: &columns_e, start: 0, row: n, column: 1 };
-                let products = multiply(a, b, (filters, k, n), &r);
+                let products = multiply(a, b, (filters, k, n), r);
                 for (i, y) in products.into_iter().enumerate() {
                     let filter = group * filters + i / n;
                     let target = (image * groups * filters + filter) * places + first + i % n;
                     result[target] = match bias {
-                        Some(bias) => add_bias(y, bias.num(filter), k, &r),
+                        Some(bias) => add_bias(y, bias.num(filter), k, r),
                         None => y,
                     };
                 }
@@ -202,7 +205,7 @@ pub(super) fn conv(
 /// other terms.
 fn add_bias(y: Num, bias: Num, k: usize, r: &Rounding) -> Num {
     let sum = y.v + bias.v;
-    let e = y.e + bias.e + r.gamma(k as f64 + EXTRA) * (bias.v.abs() + bias.e);
+    let e = y.e + bias.e + r.sum_factor(k as f64 + EXTRA) * (bias.v.abs() + bias.e);
     let overflow = sum.abs() + e >= r.overflow;
     if e.is_nan() || !sum.is_finite() || overflow { Num::undetermined(sum) } else { Num { v: sum, e } }
 }
@@ -210,8 +213,13 @@ fn add_bias(y: Num, bias: Num, k: usize, r: &Rounding) -> Num {
 /// Scores are a product, a scale (which may also multiply queries or keys beforehand; [`EXTRA`] counts it) and a bias; each
 /// row goes through softmax; the weights multiply the values. Dividing by the softmax's sum after the second product is
 /// covered by [`EXTRA`] likewise.
-pub(super) fn attention(scale: f32, [q, k, v]: [&Evaluated; 3], bias: Option<&Evaluated>, ty: TensorType) -> Evaluated {
-    let r = q.rounding();
+pub(super) fn attention(
+    scale: f32,
+    [q, k, v]: [&Evaluated; 3],
+    bias: Option<&Evaluated>,
+    ty: TensorType,
+    r: &Rounding,
+) -> Evaluated {
     let dim = |x: &Evaluated, i: usize| x.ty().shape()[i] as usize;
     let (heads, queries, depth) = (dim(q, 0) * dim(q, 1), dim(q, 2), dim(q, 3));
     let (keys, width) = (dim(v, 2), dim(v, 3));
@@ -225,7 +233,7 @@ pub(super) fn attention(scale: f32, [q, k, v]: [&Evaluated; 3], bias: Option<&Ev
     for head in 0..heads {
         let a = matrix(q, head * queries * depth, depth, 1);
         let transposed = matrix(k, head * keys * depth, 1, depth);
-        let mut scores = multiply(a, transposed, (queries, depth, keys), &r);
+        let mut scores = multiply(a, transposed, (queries, depth, keys), r);
         for (i, score) in scores.iter_mut().enumerate() {
             *score = r.mul(*score, scale);
             if let Some((bias, offsets)) = &bias_offsets {
@@ -233,12 +241,12 @@ pub(super) fn attention(scale: f32, [q, k, v]: [&Evaluated; 3], bias: Option<&Ev
             }
         }
         for row in scores.chunks_mut(keys.max(1)) {
-            softmax_row(row, &r);
+            softmax_row(row, r);
         }
         let (weights, weights_e): (Vec<f64>, Vec<f64>) = scores.iter().map(|x| (x.v, x.e)).unzip();
         let a = Matrix { v: &weights, e: &weights_e, start: 0, row: keys, column: 1 };
         let b = matrix(v, head * keys * width, width, 1);
-        result.extend(multiply(a, b, (queries, keys, width), &r));
+        result.extend(multiply(a, b, (queries, keys, width), r));
     }
     Evaluated::from_nums(ty, result)
 }

@@ -1,5 +1,6 @@
 //! Reductions and pooling.
 
+use super::ErrorModel;
 use super::integer;
 use super::movement::{Offsets, dense_strides};
 use super::num::{Num, Rounding};
@@ -14,7 +15,9 @@ pub(super) struct Sum {
     v: f64,
     /// Sum of their magnitudes.
     magnitude: f64,
-    /// Sum of their bounds.
+    /// Sum of their squares.
+    squares: f64,
+    /// Sum of their bounds, each as [`Rounding::term`] enters it.
     e: f64,
     /// Whether all terms are integers.
     integral: bool,
@@ -23,12 +26,14 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    pub(super) const EMPTY: Self = Self { v: 0.0, magnitude: 0.0, e: 0.0, integral: true, special: false };
+    pub(super) const EMPTY: Self =
+        Self { v: 0.0, magnitude: 0.0, squares: 0.0, e: 0.0, integral: true, special: false };
 
-    pub(super) fn add(&mut self, x: Num) {
+    pub(super) fn add(&mut self, x: Num, r: &Rounding) {
         self.v += x.v;
         self.magnitude += x.v.abs();
-        self.e += x.e;
+        self.squares += x.v * x.v;
+        self.e += r.term(x.e);
         self.integral &= x.v.fract() == 0.0;
         self.special |= !x.v.is_finite();
     }
@@ -46,7 +51,12 @@ impl Sum {
         if self.magnitude + self.e >= r.overflow {
             return Num::undetermined(self.v);
         }
-        let e = self.e + r.gamma(n + extra) * (self.magnitude + self.e) + r.eta;
+        let factor = r.sum_factor(n + extra);
+        let own = match r.model() {
+            ErrorModel::WorstCase => factor * (self.magnitude + self.e),
+            ErrorModel::Independent => factor * factor * (self.squares + self.e),
+        };
+        let e = r.sum_error(self.e + own, self.v, n + extra) + r.eta;
         if e.is_nan() { Num::undetermined(self.v) } else { Num { v: self.v, e } }
     }
 
@@ -96,7 +106,7 @@ impl Product {
     }
 }
 
-pub(super) fn reduce(op: ReduceOp, axes: &[usize], x: &Evaluated, ty: TensorType) -> Evaluated {
+pub(super) fn reduce(op: ReduceOp, axes: &[usize], x: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
     let shape = x.ty().shape();
     let terms: u64 = axes.iter().map(|&axis| shape[axis]).product();
     // For each element of `x`, the result it goes into: reduced dimensions have stride 0.
@@ -107,17 +117,16 @@ pub(super) fn reduce(op: ReduceOp, axes: &[usize], x: &Evaluated, ty: TensorType
     }
     let targets = Offsets::new(shape, strides, 0);
     let count = ty.elems() as usize;
-    let r = x.rounding();
     match &x.data {
         Data::Float(_) => {
             let results: Vec<Num> = match op {
                 ReduceOp::Sum | ReduceOp::Mean => {
                     let mut sums = vec![Sum::EMPTY; count];
                     for (i, target) in targets.enumerate() {
-                        sums[target].add(x.num(i));
+                        sums[target].add(x.num(i), r);
                     }
                     let n = terms as f64;
-                    sums.iter().map(|s| if op == ReduceOp::Sum { s.total(n, 0.0, &r) } else { s.mean(n, &r) }).collect()
+                    sums.iter().map(|s| if op == ReduceOp::Sum { s.total(n, 0.0, r) } else { s.mean(n, r) }).collect()
                 }
                 ReduceOp::Max | ReduceOp::Min => {
                     let start = if op == ReduceOp::Max { f64::NEG_INFINITY } else { f64::INFINITY };
@@ -134,7 +143,7 @@ pub(super) fn reduce(op: ReduceOp, axes: &[usize], x: &Evaluated, ty: TensorType
                         products[target].multiply(x.num(i));
                     }
                     let exact = x.err.is_empty();
-                    products.iter().map(|p| p.total(terms as f64, exact, &r)).collect()
+                    products.iter().map(|p| p.total(terms as f64, exact, r)).collect()
                 }
             };
             Evaluated::from_nums(ty, results)
@@ -177,7 +186,7 @@ fn window(
     (first..end.min(kernel as i64)).map(move |k| (start + k * dilation) as usize)
 }
 
-pub(super) fn pool(attrs: &PoolAttrs, x: &Evaluated, ty: TensorType) -> Evaluated {
+pub(super) fn pool(attrs: &PoolAttrs, x: &Evaluated, ty: TensorType, r: &Rounding) -> Evaluated {
     let PoolAttrs { kind, kernel, strides, dilations, pads } = attrs;
     // One spatial dimension is two with a first of one element.
     let spatial = kernel.len();
@@ -196,7 +205,6 @@ pub(super) fn pool(attrs: &PoolAttrs, x: &Evaluated, ty: TensorType) -> Evaluate
         let columns = along(1, j);
         along(0, i).flat_map(move |y| columns.clone().map(move |z| (p * height + y) * width + z))
     };
-    let r = x.rounding();
     match &x.data {
         Data::Float(_) => Evaluated::from_nums(
             ty.clone(),
@@ -208,11 +216,11 @@ pub(super) fn pool(attrs: &PoolAttrs, x: &Evaluated, ty: TensorType) -> Evaluate
                     let mut sum = Sum::EMPTY;
                     let mut inside = 0;
                     for i in elements(position) {
-                        sum.add(x.num(i));
+                        sum.add(x.num(i), r);
                         inside += 1;
                     }
                     let all = at(kernel, 0) as f64 * at(kernel, 1) as f64;
-                    sum.mean(if *kind == PoolKind::AverageExcludePad { f64::from(inside) } else { all }, &r)
+                    sum.mean(if *kind == PoolKind::AverageExcludePad { f64::from(inside) } else { all }, r)
                 }
             }),
         ),

@@ -21,14 +21,14 @@ fn uncertain(shape: &[u64], values: &[f32], err: f64) -> Evaluated {
     x
 }
 
-fn apply(op: Op, operands: &[&Evaluated]) -> Evaluated {
+fn run_op(op: Op, operands: &[&Evaluated]) -> Evaluated {
     evaluate_op(&op, operands).unwrap()
 }
 
 /// The result has that shape and those values, and its bounds are a few roundings.
 #[track_caller]
 fn gives(op: Op, operands: &[&Evaluated], shape: &[u64], expected: &[f64]) {
-    let result = apply(op, operands);
+    let result = run_op(op, operands);
     assert_eq!(result.ty().shape(), shape);
     let values = result.floats().unwrap();
     assert_eq!(values.len(), expected.len());
@@ -41,7 +41,7 @@ fn gives(op: Op, operands: &[&Evaluated], shape: &[u64], expected: &[f64]) {
 
 #[track_caller]
 fn gives_ints(op: Op, operands: &[&Evaluated], expected: &[i64]) {
-    let result = apply(op, operands);
+    let result = run_op(op, operands);
     assert_eq!(result.ints().unwrap(), expected);
     assert!(result.err.is_empty());
 }
@@ -131,7 +131,7 @@ fn selections_and_casts() {
     gives_ints(cast(DType::I8), &[&ints(DType::I64, &[300])], &[44]);
     gives_ints(cast(DType::Bool), &[&ints(DType::I64, &[256])], &[1]);
     gives(cast(DType::F32), &[&ints(DType::U64, &[-1])], &[1], &[1.844_674_407_370_955_2e19]);
-    let third = apply(cast(DType::F16), &[&f32s(&[], &[1.0 / 3.0])]);
+    let third = run_op(cast(DType::F16), &[&f32s(&[], &[1.0 / 3.0])]);
     assert_eq!(third.ty().dtype(), DType::F16);
     assert!(third.err(0) >= 2f64.powi(-14) && third.err(0) < 2f64.powi(-12));
     gives(cast(DType::F16), &[&f32s(&[1], &[1e6])], &[1], &[INF]);
@@ -272,36 +272,36 @@ fn movement_of_elements() {
 fn undetermined_decisions_spread() {
     let x = uncertain(&[2], &[1.0, 3.0], 0.125);
     let limit = f32s(&[2], &[1.1, 1.1]);
-    let less = apply(Op::Binary(BinaryOp::Lt), &[&x, &limit]);
+    let less = run_op(Op::Binary(BinaryOp::Lt), &[&x, &limit]);
     assert_eq!((less.err(0), less.err(1)), (INF, 0.0));
     assert_eq!(less.ints().unwrap()[1], 0);
     // A selection of either is bounded by both; a cast is open, as is the gather that it indexes.
-    let either = apply(Op::Select, &[&less, &f32s(&[], &[2.0]), &f32s(&[], &[5.0])]);
+    let either = run_op(Op::Select, &[&less, &f32s(&[], &[2.0]), &f32s(&[], &[5.0])]);
     assert_eq!((either.floats().unwrap(), either.err(0), either.err(1)), ([2.0, 5.0].as_slice(), 3.0, 0.0));
-    let index = apply(Op::Cast { to: DType::I64 }, &[&x]);
+    let index = run_op(Op::Cast { to: DType::I64 }, &[&x]);
     assert_eq!((index.err(0), index.err(1)), (INF, INF));
-    let index = apply(Op::Cast { to: DType::I64 }, &[&uncertain(&[2], &[1.0, 3.5], 0.25)]);
+    let index = run_op(Op::Cast { to: DType::I64 }, &[&uncertain(&[2], &[1.0, 3.5], 0.25)]);
     assert_eq!((index.err(0), index.err(1)), (INF, 0.0));
     let table = f32s(&[4], &[1.0, 2.0, 3.0, 4.0]);
-    let rows = apply(Op::Gather { axis: 0 }, &[&table, &index]);
+    let rows = run_op(Op::Gather { axis: 0 }, &[&table, &index]);
     assert_eq!((rows.err(0), rows.err(1)), (INF, 0.0));
-    let both = apply(Op::Binary(BinaryOp::And), &[&less, &ints(DType::Bool, &[0, 1])]);
+    let both = run_op(Op::Binary(BinaryOp::And), &[&less, &ints(DType::Bool, &[0, 1])]);
     assert!(both.err.is_empty());
-    let floor = apply(Op::Unary(UnaryOp::Floor), &[&uncertain(&[2], &[1.0, 3.5], 0.25)]);
+    let floor = run_op(Op::Unary(UnaryOp::Floor), &[&uncertain(&[2], &[1.0, 3.5], 0.25)]);
     assert_eq!((floor.err(0), floor.err(1)), (1.0, 0.0));
-    let log = apply(Op::Unary(UnaryOp::Log), &[&uncertain(&[], &[0.1], 0.25)]);
+    let log = run_op(Op::Unary(UnaryOp::Log), &[&uncertain(&[], &[0.1], 0.25)]);
     assert_eq!(log.err(0), INF);
 }
 
 #[test]
 fn masks_stay_exact() {
     // (1 - mask) · min + scores, as exported encoders write it, then softmax.
-    let mask = apply(Op::Cast { to: DType::F32 }, &[&ints(DType::I64, &[1, 0, 1])]);
+    let mask = run_op(Op::Cast { to: DType::F32 }, &[&ints(DType::I64, &[1, 0, 1])]);
     let one = f32s(&[], &[1.0]);
-    let inverted = apply(Op::Binary(BinaryOp::Sub), &[&one, &mask]);
-    let large = apply(Op::Binary(BinaryOp::Mul), &[&inverted, &f32s(&[], &[f32::MIN])]);
+    let inverted = run_op(Op::Binary(BinaryOp::Sub), &[&one, &mask]);
+    let large = run_op(Op::Binary(BinaryOp::Mul), &[&inverted, &f32s(&[], &[f32::MIN])]);
     assert!(large.err.is_empty());
-    let scores = apply(Op::Binary(BinaryOp::Add), &[&large, &uncertain(&[3], &[1.0, 2.0, 1.0], 1e-6)]);
+    let scores = run_op(Op::Binary(BinaryOp::Add), &[&large, &uncertain(&[3], &[1.0, 2.0, 1.0], 1e-6)]);
     gives(Op::Softmax { axis: 0 }, &[&scores], &[3], &[0.5, 0.0, 0.5]);
 }
 
@@ -342,7 +342,7 @@ fn graphs_are_evaluated_and_checked() {
     assert_eq!(outputs[0].floats().unwrap(), [5.5, 5.5]);
     assert_eq!(outputs[1].floats().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(outputs[2].to_tensor(), x);
-    let all = evaluate_all(&graph, &[x.clone(), Tensor::from_i64([1], &[0]).unwrap()]).unwrap();
+    let all = evaluate_all(&graph, &[x.clone(), Tensor::from_i64([1], &[0]).unwrap()], ErrorModel::WorstCase).unwrap();
     assert_eq!(graph.values.keys().map(|v| all[v].is_some()).collect::<Vec<_>>(), [true, true, false, true, true]);
     let error = run(3).unwrap_err();
     assert_eq!(error.to_string(), "node \"row\": index 3 is out of range for a dimension of 3 elements");
@@ -384,19 +384,29 @@ fn holds(reference: &Evaluated, actual: &[f32]) {
 /// A chain of operators in plain `f32` loops, forwards and backwards, lies within the bounds.
 #[test]
 fn bounds_hold_plain_evaluations() {
+    plain_evaluations_are_inside(ErrorModel::WorstCase);
+}
+
+#[test]
+fn independent_bounds_hold_plain_evaluations() {
+    plain_evaluations_are_inside(ErrorModel::Independent);
+}
+
+fn plain_evaluations_are_inside(model: ErrorModel) {
+    let run_op = |op: Op, operands: &[&Evaluated]| apply(&op, operands, model).unwrap();
     let (m, k, n) = (5, 37, 11);
     let (x, w) = (random(m * k, 1), random(k * n, 2));
     let a = f32s(&[m as u64, k as u64], &x);
     let b = f32s(&[k as u64, n as u64], &w);
-    let product = apply(Op::MatMul, &[&a, &b]);
-    let softmax = apply(Op::Softmax { axis: 1 }, &[&product]);
+    let product = run_op(Op::MatMul, &[&a, &b]);
+    let softmax = run_op(Op::Softmax { axis: 1 }, &[&product]);
     let (scale, bias) = (random(n, 3), random(n, 4));
-    let norm = apply(
+    let norm = run_op(
         Op::LayerNorm { axis: 1, epsilon: 1e-5 },
         &[&product, &f32s(&[n as u64], &scale), &f32s(&[n as u64], &bias)],
     );
-    let gelu = apply(Op::Gelu(GeluKind::Erf), &[&norm]);
-    let gelu_tanh = apply(Op::Gelu(GeluKind::Tanh), &[&norm]);
+    let gelu = run_op(Op::Gelu(GeluKind::Erf), &[&norm]);
+    let gelu_tanh = run_op(Op::Gelu(GeluKind::Tanh), &[&norm]);
     for backwards in [false, true] {
         let order = |count: usize| (0..count).map(move |i| if backwards { count - 1 - i } else { i });
         let mut y = vec![0f32; m * n];
@@ -424,4 +434,26 @@ fn bounds_hold_plain_evaluations() {
             normal.iter().map(|v| v * 0.5 * (1.0 + libm::tanhf(0.797_884_6 * (v + 0.044_715 * v * v * v)))).collect();
         holds(&gelu_tanh, &tanh);
     }
+}
+
+/// Eight layers of a network: worst-case bounds grow past all use, independent ones do not.
+#[test]
+fn independent_bounds_stay_narrow() {
+    let mut graph = Graph::new("deep");
+    let mut x = graph.add_input("x", TensorType::new(DType::F32, [4, 48]).unwrap());
+    let scale = graph.add_const("scale", Tensor::from_f32([48], &[1.0; 48]).unwrap());
+    for layer in 0..8 {
+        let weights: Vec<f32> = random(48 * 48, layer).iter().map(|w| w * 0.125).collect();
+        let w = graph.add_const("w", Tensor::from_f32([48, 48], &weights).unwrap());
+        x = graph.add_node("product", Op::MatMul, &[x, w]).unwrap();
+        x = graph.add_node("norm", Op::LayerNorm { axis: 1, epsilon: 1e-5 }, &[x, scale, scale]).unwrap();
+    }
+    graph.add_output("y", x);
+    let input = Tensor::from_f32([4, 48], &random(4 * 48, 99)).unwrap();
+    let widest = |model| {
+        let y = evaluate_with(&graph, std::slice::from_ref(&input), model).unwrap();
+        (0..4 * 48).map(|i| y[0].err(i)).fold(0.0, f64::max)
+    };
+    assert!(widest(ErrorModel::WorstCase) > 1.0);
+    assert!(widest(ErrorModel::Independent) < 1e-2);
 }

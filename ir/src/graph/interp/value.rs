@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::num::{Num, Rounding};
+use super::num::Num;
 use crate::types::{DType, Tensor, TensorType};
 
 /// A tensor that the interpreter computed: floats with error bounds, or integers and truth values.
@@ -150,11 +150,6 @@ impl Evaluated {
             Data::Int(values) => values[index],
         };
         (v, self.err(index))
-    }
-
-    /// How the element type rounds.
-    pub(super) fn rounding(&self) -> Rounding {
-        Rounding::of(self.ty.dtype())
     }
 
     /// The elements at some indices, as a tensor of the given type.
