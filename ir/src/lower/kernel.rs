@@ -94,7 +94,7 @@ impl KernelBuilder {
         self.stmt(name, tile, StmtOp::Reduce { dst, op, src });
     }
 
-    /// `acc += a * b`. Products are rounded here; fusing them is the schedule's decision, since it depends on the machine.
+    /// `acc += a * b`. Products are rounded here; [`crate::tile::math::expand`] fuses them where the machine can.
     pub(super) fn mma(&mut self, name: impl Into<String>, tile: &Tile, acc: Access, a: Access, b: Access) {
         self.stmt(name, tile, StmtOp::Mma { acc, a, b, fused: false });
     }

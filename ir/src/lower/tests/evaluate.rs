@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::graph::{Graph, Value};
 use crate::lower::lower;
 use crate::testing::random_graph;
-use crate::tile::interp;
+use crate::tile::{StmtOp, interp, math};
 use crate::types::{DType, Tensor, TensorType};
 
 /// Lowers `graph "g" { body }` and runs it on a few inputs.
@@ -30,6 +30,21 @@ fn check_on(graph: &Graph, inputs: &[Tensor]) {
     for (e, a) in expected.iter().zip(&actual) {
         let comparison = e.check(a).unwrap();
         assert_eq!(comparison.outside, 0, "{comparison:?}\n{graph}");
+    }
+    // Again with functions as they are compiled, for both kinds of machines.
+    for fused in [false, true] {
+        let mut expanded = program.clone();
+        math::expand(&mut expanded, fused);
+        let products_agree = expanded.kernels.values().flat_map(|k| k.stmts.values()).all(|s| match &s.op {
+            StmtOp::Mma { fused: one_rounding, .. } => *one_rounding == fused,
+            _ => true,
+        });
+        assert!(products_agree);
+        let actual = interp::run(&expanded, inputs).unwrap_or_else(|e| panic!("{e}\n{graph}"));
+        for (e, a) in expected.iter().zip(&actual) {
+            let comparison = e.check(a).unwrap();
+            assert_eq!(comparison.outside, 0, "expanded, fused {fused}: {comparison:?}\n{graph}");
+        }
     }
 }
 

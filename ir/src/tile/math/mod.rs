@@ -37,14 +37,19 @@ use super::expr::{Expr, ExprRef, Inst, MathFn, Scalar, ScalarBinary, ScalarUnary
 use super::{Program, StmtOp};
 use crate::types::DType;
 
-/// Replaces elementary functions in every kernel by primitive instructions. With `fused`, multiply-adds are rounded
-/// once, for machines that have the instruction; else they are a product and a sum.
+/// Replaces elementary functions in every kernel by primitive instructions. With `fused`, multiply-adds (those of
+/// contractions, too) are rounded once, for machines that have the instruction; else they are a product and a sum.
 ///
 /// Expressions that do not type-check are left as they are, for the verifier to report.
 pub fn expand(program: &mut Program, fused: bool) {
     let buffers = &program.buffers;
     for kernel in program.kernels.values_mut() {
         for stmt in kernel.stmts.values_mut() {
+            if let StmtOp::Mma { acc, fused: one_rounding, .. } = &mut stmt.op
+                && buffers.get(acc.buffer).is_some_and(|b| b.dtype.is_float())
+            {
+                *one_rounding = fused;
+            }
             if let StmtOp::Map { value, .. } = &mut stmt.op
                 && value.insts.iter().any(|i| matches!(i, Inst::Math(..) | Inst::Pow(..)))
                 && let Ok(types) = value.dtypes(&|b| buffers.get(b).map(|d| d.dtype))
