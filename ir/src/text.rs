@@ -171,6 +171,22 @@ impl<'a> Cursor<'a> {
         Ok(text)
     }
 
+    /// Takes a name: a word or a quoted string.
+    ///
+    /// # Errors
+    /// When another token is at hand.
+    pub fn name(&mut self) -> Result<String, ParseError> {
+        match self.peek() {
+            Token::Word(word) => {
+                let word = (*word).to_owned();
+                self.take()?;
+                Ok(word)
+            }
+            Token::Str(_) => self.string(),
+            Token::Number(_) | Token::Hash(_) | Token::Punct(_) | Token::End => Err(self.expected("a name")),
+        }
+    }
+
     /// Takes an unsigned integer.
     ///
     /// # Errors
@@ -384,6 +400,19 @@ fn number_length(text: &str) -> usize {
         }
     }
     end
+}
+
+/// Writes a name: as a word if it is one, else as a quoted string.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a>(pub &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars();
+        let word = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if word { f.write_str(self.0) } else { write!(f, "{}", Quoted(self.0)) }
+    }
 }
 
 /// Writes a string with quotes and escapes, on one line.

@@ -7,7 +7,7 @@
 //!             | "reorder" NAME NAME NAME
 //!             | "cache" NAME NAME ("a" | "b") ("at" NAME)? "->" NAME "(" N* ")"
 //!             | "stage" NAME NAME ("," NAME)* ":" NAME "->" NAME
-//!             | "layout" NAME part+          part := "(" AXIS ("/" N)? ("%" N)? ":" EXTENT ")"
+//!             | "layout" NAME part*          part := "(" AXIS ("/" N)? ("%" N)? ":" EXTENT ")"
 //!             | "place" NAME NAME ("reg" | "scratch")
 //!             | "rfactor" NAME NAME "by" N
 //!             | "vectorize" NAME NAME.NAME
@@ -20,8 +20,8 @@
 use std::fmt;
 
 use super::{DimRef, Directive, Operand, Schedule, ScheduleError};
-use crate::text::{Cursor, ParseError, Quoted, Token};
-use crate::tile::{Layout, LayoutDim, Space};
+use crate::text::{Cursor, Name, ParseError, Token};
+use crate::tile::{Layout, Space};
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,18 +69,7 @@ impl fmt::Display for Directive {
                 write!(f, ": {} -> {}", Name(buffer), Name(into))
             }
             Directive::Layout { buffer, layout } => {
-                write!(f, "layout {} ", Name(buffer))?;
-                for d in &layout.dims {
-                    write!(f, "({}", d.axis)?;
-                    if d.div != 1 {
-                        write!(f, "/{}", d.div)?;
-                    }
-                    if let Some(m) = d.modulo {
-                        write!(f, "%{m}")?;
-                    }
-                    write!(f, ":{})", d.extent)?;
-                }
-                Ok(())
+                write!(f, "layout {} {layout}", Name(buffer))
             }
             Directive::Place { kernel, buffer, space } => {
                 let space = match space {
@@ -99,18 +88,6 @@ impl fmt::Display for Directive {
                 write!(f, "intrinsic {} {} {}", Name(kernel), Name(stmt), Name(name))
             }
         }
-    }
-}
-
-/// A name as the text form writes it.
-struct Name<'a>(&'a str);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut chars = self.0.chars();
-        let word = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if word { f.write_str(self.0) } else { write!(f, "{}", Quoted(self.0)) }
     }
 }
 
@@ -157,70 +134,61 @@ fn directive(c: &mut Cursor<'_>) -> Result<Directive, ParseError> {
         other => return Err(c.error_at(start, format!("expected a directive, found {other}"))),
     };
     if verb == "layout" {
-        return Ok(Directive::Layout { buffer: name(c)?, layout: layout(c)? });
+        return Ok(Directive::Layout { buffer: c.name()?, layout: Layout::read(c)? });
     }
-    let kernel = name(c)?;
+    let kernel = c.name()?;
     Ok(match verb {
-        "fuse" => Directive::Fuse { kernel, consumer: name(c)? },
+        "fuse" => Directive::Fuse { kernel, consumer: c.name()? },
         "split" => {
             let dims = list(c, dim_ref)?;
             c.expect("by")?;
             let factor = c.u64()?;
             c.expect("->")?;
-            Directive::Split { kernel, dims, factor, into: name(c)? }
+            Directive::Split { kernel, dims, factor, into: c.name()? }
         }
-        "reorder" => Directive::Reorder { kernel, outer: name(c)?, inner: name(c)? },
+        "reorder" => Directive::Reorder { kernel, outer: c.name()?, inner: c.name()? },
         "cache" => {
-            let stmt = name(c)?;
+            let stmt = c.name()?;
             let operand = if c.eat("a")? { Operand::A } else { c.expect("b").map(|()| Operand::B)? };
-            let at = if c.eat("at")? { Some(name(c)?) } else { None };
+            let at = if c.eat("at")? { Some(c.name()?) } else { None };
             c.expect("->")?;
-            let into = name(c)?;
+            let into = c.name()?;
             c.expect("(")?;
             let mut order = Vec::new();
             while !c.eat(")")? {
-                order.push(axis(c)?);
+                order.push(c.usize()?);
             }
             Directive::Cache { kernel, stmt, operand, at, into, order }
         }
         "stage" => {
-            let stmts = list(c, name)?;
+            let stmts = list(c, |c| c.name())?;
             c.expect(":")?;
-            let buffer = name(c)?;
+            let buffer = c.name()?;
             c.expect("->")?;
-            Directive::Stage { kernel, stmts, buffer, into: name(c)? }
+            Directive::Stage { kernel, stmts, buffer, into: c.name()? }
         }
         "place" => {
-            let buffer = name(c)?;
+            let buffer = c.name()?;
             let space = if c.eat("reg")? { Space::Reg } else { c.expect("scratch").map(|()| Space::Scratch)? };
             Directive::Place { kernel, buffer, space }
         }
         "rfactor" => {
-            let stmt = name(c)?;
+            let stmt = c.name()?;
             c.expect("by")?;
             Directive::Rfactor { kernel, stmt, lanes: c.u64()? }
         }
         "vectorize" => Directive::Vectorize { kernel, dim: dim_ref(c)? },
-        "unroll" => Directive::Unroll { kernel, loop_name: name(c)? },
-        "parallel" => Directive::Parallel { kernel, loop_name: name(c)? },
-        "intrinsic" => Directive::Intrinsic { kernel, stmt: name(c)?, name: name(c)? },
+        "unroll" => Directive::Unroll { kernel, loop_name: c.name()? },
+        "parallel" => Directive::Parallel { kernel, loop_name: c.name()? },
+        "intrinsic" => Directive::Intrinsic { kernel, stmt: c.name()?, name: c.name()? },
         other => return Err(c.error_at(start, format!("`{other}` is not a directive"))),
     })
 }
 
-fn name(c: &mut Cursor<'_>) -> Result<String, ParseError> {
-    let start = c.offset();
-    match c.take()? {
-        Token::Word(w) => Ok(w.to_owned()),
-        Token::Str(s) => Ok(s),
-        other => Err(c.error_at(start, format!("expected a name, found {other}"))),
-    }
-}
-
 fn dim_ref(c: &mut Cursor<'_>) -> Result<DimRef, ParseError> {
-    let stmt = name(c)?;
+    let stmt = c.name()?;
     c.expect(".")?;
-    Ok(DimRef { stmt, dim: name(c)? })
+    Ok(DimRef { stmt, dim: c.name()? })
 }
 
 fn list<T>(c: &mut Cursor<'_>, one: impl Fn(&mut Cursor<'_>) -> Result<T, ParseError>) -> Result<Vec<T>, ParseError> {
@@ -229,33 +197,6 @@ fn list<T>(c: &mut Cursor<'_>, one: impl Fn(&mut Cursor<'_>) -> Result<T, ParseE
         items.push(one(c)?);
     }
     Ok(items)
-}
-
-fn axis(c: &mut Cursor<'_>) -> Result<usize, ParseError> {
-    let start = c.offset();
-    usize::try_from(c.u64()?).map_err(|_| c.error_at(start, "not an axis"))
-}
-
-fn positive(c: &mut Cursor<'_>) -> Result<u64, ParseError> {
-    let start = c.offset();
-    match c.u64()? {
-        0 => Err(c.error_at(start, "must not be 0")),
-        n => Ok(n),
-    }
-}
-
-fn layout(c: &mut Cursor<'_>) -> Result<Layout, ParseError> {
-    let mut dims = Vec::new();
-    while c.eat("(")? {
-        let axis = axis(c)?;
-        let div = if c.eat("/")? { positive(c)? } else { 1 };
-        let modulo = if c.eat("%")? { Some(positive(c)?) } else { None };
-        c.expect(":")?;
-        let extent = positive(c)?;
-        c.expect(")")?;
-        dims.push(LayoutDim { axis, div, modulo, extent });
-    }
-    Ok(Layout { dims })
 }
 
 #[cfg(test)]

@@ -137,27 +137,33 @@ impl fmt::Display for Constant<'_> {
             if i > 0 {
                 f.write_str(", ")?;
             }
-            write_element(f, tensor.ty().dtype(), bytes)?;
+            // Little-endian, so the bits of the element are the low bits here.
+            let mut wide = [0; 8];
+            wide[..bytes.len()].copy_from_slice(bytes);
+            write!(f, "{}", Element(tensor.ty().dtype(), u64::from_le_bytes(wide)))?;
         }
         f.write_str("]")
     }
 }
 
-fn write_element(f: &mut fmt::Formatter<'_>, dtype: DType, bytes: &[u8]) -> fmt::Result {
-    // Little-endian, so the bits of the element are the low bits here.
-    let mut wide = [0; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    let bits = u64::from_le_bytes(wide);
-    match dtype {
-        DType::F16 => write!(f, "{}", Float(half::f16::from_bits(bits as u16))),
-        DType::BF16 => write!(f, "{}", Float(half::bf16::from_bits(bits as u16))),
-        DType::F32 => write!(f, "{}", Float(f32::from_bits(bits as u32))),
-        DType::F64 => write!(f, "{}", Float(f64::from_bits(bits))),
-        DType::I8 => write!(f, "{}", bits as i8),
-        DType::I16 => write!(f, "{}", bits as i16),
-        DType::I32 => write!(f, "{}", bits as i32),
-        DType::I64 => write!(f, "{}", bits as i64),
-        DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool => write!(f, "{bits}"),
+/// Writes one element, given by its bits, as [`Cursor::element`] reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Element(pub DType, pub u64);
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let &Element(dtype, bits) = self;
+        match dtype {
+            DType::F16 => write!(f, "{}", Float(half::f16::from_bits(bits as u16))),
+            DType::BF16 => write!(f, "{}", Float(half::bf16::from_bits(bits as u16))),
+            DType::F32 => write!(f, "{}", Float(f32::from_bits(bits as u32))),
+            DType::F64 => write!(f, "{}", Float(f64::from_bits(bits))),
+            DType::I8 => write!(f, "{}", bits as i8),
+            DType::I16 => write!(f, "{}", bits as i16),
+            DType::I32 => write!(f, "{}", bits as i32),
+            DType::I64 => write!(f, "{}", bits as i64),
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool => write!(f, "{bits}"),
+        }
     }
 }
 
@@ -202,13 +208,16 @@ impl Cursor<'_> {
         } else {
             let elements = self.list("[", "]", |c| c.element(ty.dtype()))?;
             let size = ty.dtype().bytes() as usize;
-            elements.iter().flat_map(|e| &e[..size]).copied().collect()
+            elements.iter().flat_map(|e| e.to_le_bytes().into_iter().take(size)).collect()
         };
         Tensor::new(ty, bytes).map_err(|e| self.error_at(start, e.to_string()))
     }
 
-    /// Takes an element; its bytes are the first of the result.
-    fn element(&mut self, dtype: DType) -> Result<[u8; 8], ParseError> {
+    /// Takes an element as [`Element`] prints it, and gives its bits, zero-extended.
+    ///
+    /// # Errors
+    /// When another token is at hand, or an integer does not fit the type.
+    pub fn element(&mut self, dtype: DType) -> Result<u64, ParseError> {
         let bits = match dtype {
             DType::F16 => u64::from(self.float::<half::f16>()?.to_bits()),
             DType::BF16 => u64::from(self.float::<half::bf16>()?.to_bits()),
@@ -224,7 +233,7 @@ impl Cursor<'_> {
             DType::U64 => self.integer(0, u64::MAX.into())?,
             DType::Bool => self.integer(0, 1)?,
         };
-        Ok(bits.to_le_bytes())
+        Ok(if dtype.bytes() == 8 { bits } else { bits & ((1 << (8 * dtype.bytes())) - 1) })
     }
 
     /// Takes an integer in a range; the result holds its low 64 bits.

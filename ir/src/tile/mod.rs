@@ -47,6 +47,7 @@ pub mod interp;
 pub mod layout;
 pub mod materialize;
 pub mod math;
+pub mod text;
 pub mod typing;
 pub mod walk;
 
