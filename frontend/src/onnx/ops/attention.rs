@@ -1,6 +1,6 @@
 //! Attention as one operator.
 
-use aic_ir::graph::{BinaryOp, Op, Value};
+use aic_ir::graph::{BinaryOp, Op, ReduceOp, Value};
 
 use super::constant::numbers;
 use super::{OpRule, rule};
@@ -35,8 +35,12 @@ fn attention(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         None => 1.0 / (depth as f32).sqrt(),
     };
     let mut operands = vec![q, k, v];
-    operands.extend(bias(c, q, queries, keys)?);
-    let result = c.emit(Op::Attention { scale }, &operands)?;
+    let bias = bias(c, q, queries, keys)?;
+    operands.extend(bias);
+    let mut result = c.emit(Op::Attention { scale }, &operands)?;
+    if let Some(bias) = bias.filter(|_| c.optional(3).is_some()) {
+        result = clear_hidden_rows(c, result, bias)?;
+    }
     if rank == 4 {
         return Ok(result);
     }
@@ -66,6 +70,17 @@ fn repeat_heads(c: &mut NodeContext<'_>, x: Value, q_heads: u64) -> Result<Value
     let split = c.reshape(x, [batch, heads, 1, sequence, depth])?;
     let repeated = c.emit(Op::Expand { shape: vec![batch, heads, q_heads / heads, sequence, depth] }, &[split])?;
     c.reshape(repeated, [batch, q_heads, sequence, depth])
+}
+
+/// A query that may attend to no key gives zeros, as the specification has it, where the softmax alone gives NaN. The
+/// causal mask alone hides no row: every query sees the first key.
+fn clear_hidden_rows(c: &mut NodeContext<'_>, result: Value, bias: Value) -> Result<Value, Reason> {
+    let last = c.rank(bias).checked_sub(1).ok_or("the mask must have rank 1 or more")?;
+    let best = c.reduce(ReduceOp::Max, bias, &[last], true)?;
+    let hidden = c.binary_scalar(BinaryOp::Eq, best, f64::NEG_INFINITY)?;
+    let dtype = c.dtype(result);
+    let zero = c.scalar(dtype, 0.0)?;
+    c.emit(Op::Select, &[hidden, zero, result])
 }
 
 /// What is added to the scores: the mask (truth values select between 0 and −∞), the causal mask, or both.

@@ -39,8 +39,10 @@ pub struct OpRule {
     pub since: i64,
     /// What holds, in one line.
     pub doc: &'static str,
-    pub(super) operands: (usize, usize),
-    pub(super) attributes: &'static [&'static str],
+    /// Fewest and most operands.
+    pub operands: (usize, usize),
+    /// The attributes that are read; any other is refused.
+    pub attributes: &'static [&'static str],
     pub(super) import: Import,
 }
 

@@ -2,7 +2,7 @@
 
 use aic_ir::graph::{BinaryOp, Op, ReduceOp, UnaryOp, Value};
 
-use super::{OpRule, rule};
+use super::{Import, OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
@@ -15,14 +15,14 @@ pub(super) const RULES: &[OpRule] = &[
         batch_normalization,
     ),
     rule("InstanceNormalization", (3, 3), &["epsilon"], "floats", instance_normalization),
-    rule(
-        "LayerNormalization",
-        (2, 3),
-        &["axis", "epsilon", "stash_type"],
-        "floats; only the normalized tensor is given",
-        layer_normalization,
-    )
-    .since(17),
+    OpRule {
+        name: "LayerNormalization",
+        since: 17,
+        doc: "floats",
+        operands: (2, 3),
+        attributes: &["axis", "epsilon", "stash_type"],
+        import: Import::Many(layer_normalization),
+    },
     rule("RMSNormalization", (2, 2), &["axis", "epsilon", "stash_type"], "floats", rms_normalization).since(23),
     rule("Softmax", (1, 1), &["axis"], "floats", softmax),
     rule("LogSoftmax", (1, 1), &["axis"], "floats", log_softmax),
@@ -63,7 +63,8 @@ fn first_axis(c: &NodeContext<'_>) -> Result<usize, Reason> {
 }
 
 /// Scale and bias may be of any shape that broadcasts to the normalized dimensions.
-fn layer_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+/// The mean and `1 / √(variance + epsilon)` are added where the node names them.
+fn layer_normalization(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
     let (x, scale) = (c.operand(0)?, c.operand(1)?);
     let axis = first_axis(c)?;
     let epsilon = c.float("epsilon", 1e-5)?;
@@ -75,7 +76,18 @@ fn layer_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     };
     let scale = c.emit(Op::Expand { shape: normalized.clone() }, &[scale])?;
     let bias = c.emit(Op::Expand { shape: normalized }, &[bias])?;
-    c.emit(Op::LayerNorm { axis, epsilon }, &[x, scale, bias])
+    let mut results = vec![c.emit(Op::LayerNorm { axis, epsilon }, &[x, scale, bias])?];
+    if c.node.output.iter().skip(1).any(|o| !o.is_empty()) {
+        let axes: Vec<usize> = (axis..c.rank(x)).collect();
+        let mean = c.reduce(ReduceOp::Mean, x, &axes, true)?;
+        let centred = c.binary(BinaryOp::Sub, x, mean)?;
+        let square = c.binary(BinaryOp::Mul, centred, centred)?;
+        let variance = c.reduce(ReduceOp::Mean, square, &axes, true)?;
+        let shifted = c.binary_scalar(BinaryOp::Add, variance, f64::from(epsilon))?;
+        let root = c.unary(UnaryOp::Sqrt, shifted)?;
+        results.extend([mean, c.unary(UnaryOp::Recip, root)?]);
+    }
+    Ok(results)
 }
 
 /// `x / √(mean(x²) + epsilon) · scale`.

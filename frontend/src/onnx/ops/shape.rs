@@ -1,16 +1,23 @@
 //! Operators that change or ask for shapes and keep the elements.
 
 use aic_ir::graph::{Op, Value, infer};
-use aic_ir::types::Tensor;
+use aic_ir::types::{DType, Tensor};
 
 use super::constant::dims;
-use super::{OpRule, rule};
+use super::{Import, OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
     rule("Identity", (1, 1), &[], "tensors", |c| c.operand(0)),
-    rule("Dropout", (1, 3), &["seed"], "inference only, where it does nothing; no mask", dropout),
+    OpRule {
+        name: "Dropout",
+        since: 13,
+        doc: "inference only, where it does nothing",
+        operands: (1, 3),
+        attributes: &["seed"],
+        import: Import::Many(dropout),
+    },
     rule("Reshape", (2, 2), &["allowzero"], "constant shape", reshape),
     rule("Flatten", (1, 1), &["axis"], "any type but strings", flatten),
     rule("Transpose", (1, 1), &["perm"], "any type but strings", transpose),
@@ -24,11 +31,19 @@ pub(super) const RULES: &[OpRule] = &[
 ];
 
 /// A constant `training_mode` of false, and any ratio, leave the tensor as it is.
-fn dropout(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+/// The mask is true everywhere.
+fn dropout(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
     if c.optional(2).is_some() && c.constant_operand(2, "the training mode")?.get_i64(0) != Some(0) {
         return Err("training mode is not supported".into());
     }
-    c.operand(0)
+    let x = c.operand(0)?;
+    let mut results = vec![x];
+    if c.node.output.get(1).is_some_and(|o| !o.is_empty()) {
+        let shape = c.shape(x).to_vec();
+        let kept = c.scalar(DType::Bool, 1.0)?;
+        results.push(c.emit(Op::Expand { shape }, &[kept])?);
+    }
+    Ok(results)
 }
 
 /// A dimension of 0 copies that of the operand (unless `allowzero` is set), and one of -1 is what remains.
