@@ -10,9 +10,11 @@
 //! | [`target`] | the target: a machine, a triple and Cranelift's settings for it; what the backend can emit |
 //! | [`status`] | the status numbers of the C interface |
 //! | [`code`] | compiled functions: bytes, calls among each other, stack |
+//! | [`artifact`] | objects, archives, shared libraries, headers and weights of a compiled program; the C interface |
 //!
 //! Every loop, load and instruction comes from the tile program; there are no operator bodies and no runtime here.
 
+pub mod artifact;
 pub mod code;
 pub mod status;
 pub mod target;

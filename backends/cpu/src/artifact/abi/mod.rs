@@ -1,0 +1,181 @@
+//! The functions of the C interface: what stands between a caller and the program's entry.
+//!
+//! They check what the caller passed, then call the entry. They are written as Cranelift IR as the kernels are, but always
+//! compiled for the plainest processor of the architecture, so that they can say that the processor lacks a feature instead
+//! of dying of it. `docs/abi.md` is the promise that they keep.
+//!
+//! | symbol | does |
+//! |---|---|
+//! | `NAME_run` | checks the processor, calls `guard`; only where neither state nor external weights are needed |
+//! | `NAME_run_ex` | checks `aic_io`, the processor and external weights, calls `guard` |
+//! | `NAME_reset` | zeroes the state block |
+//! | `NAME_check_weights` | checks every byte of external weights |
+//! | `guard` (local) | checks blocks, puts states in place, calls the entry, takes states over |
+//! | `cpu` (local, x86-64) | asks the processor for its features |
+
+mod compile;
+pub(super) mod cpuid;
+mod wrappers;
+
+use aic_ir::machine::Machine;
+use cranelift_codegen::isa::TargetIsa;
+
+use super::interface::{Interface, WeightsMode};
+use super::object::RelocationKind;
+use super::{ArtifactError, weights};
+use crate::CpuTarget;
+
+/// Layout of `aic_io` on 64-bit targets, in bytes. Fields are only ever added behind the last.
+pub(super) mod io {
+    /// `uint32_t abi`.
+    pub const ABI: i32 = 0;
+    /// `uint32_t size`.
+    pub const SIZE: i32 = 4;
+    /// `const void *const *inputs`.
+    pub const INPUTS: i32 = 8;
+    /// `void *const *outputs`.
+    pub const OUTPUTS: i32 = 16;
+    /// `void *arena`.
+    pub const ARENA: i32 = 24;
+    /// `void *state`.
+    pub const STATE: i32 = 32;
+    /// `const void *weights`.
+    pub const WEIGHTS: i32 = 40;
+    /// `uint64_t flags`; the fields between are not read by this version.
+    pub const FLAGS: i32 = 72;
+    /// Size of the structure in version 1.
+    pub const BYTES: i64 = 80;
+    /// Flag: the caller knows from an earlier run that the processor has every feature.
+    pub const FLAG_CPU_CHECKED: i64 = 1;
+}
+
+/// A function of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapper {
+    /// `NAME_run`.
+    Run,
+    /// `NAME_run_ex`.
+    RunEx,
+    /// `NAME_reset`.
+    Reset,
+    /// `NAME_check_weights`.
+    CheckWeights,
+    /// Local: checks blocks and calls the entry.
+    Guard,
+    /// Local: whether the processor has every feature.
+    Cpu,
+}
+
+impl Wrapper {
+    /// What stands in the symbol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Wrapper::Run => "run",
+            Wrapper::RunEx => "run_ex",
+            Wrapper::Reset => "reset",
+            Wrapper::CheckWeights => "check_weights",
+            Wrapper::Guard => "guard",
+            Wrapper::Cpu => "cpu",
+        }
+    }
+
+    /// Whether callers see it.
+    pub fn is_public(self) -> bool {
+        !matches!(self, Wrapper::Guard | Wrapper::Cpu)
+    }
+}
+
+/// What code of the interface refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Referent {
+    /// The program's entry.
+    Entry,
+    /// The embedded weights.
+    Weights,
+    /// Another function of the interface.
+    Wrapper(Wrapper),
+}
+
+/// A reference to be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reference {
+    pub offset: u32,
+    pub kind: RelocationKind,
+    pub to: Referent,
+    pub addend: i64,
+}
+
+/// Compiled code of a function of the interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WrapperCode {
+    pub wrapper: Wrapper,
+    pub code: Vec<u8>,
+    pub align: u64,
+    pub references: Vec<Reference>,
+    /// Stack of this function alone, with its return address.
+    pub frame_bytes: u64,
+    /// Cranelift IR as text; nothing for assembled code.
+    pub clif: Option<String>,
+}
+
+/// Compiles the functions that an interface has, callees first.
+///
+/// `header` is that of external weights, where the interface has them.
+pub(super) fn compile(
+    interface: &Interface,
+    input_count: usize,
+    output_count: usize,
+    header: Option<&weights::Header>,
+    target: &CpuTarget,
+) -> Result<Vec<WrapperCode>, ArtifactError> {
+    let isa = baseline(target)?;
+    let mut functions = Vec::new();
+    let check = cpuid::check(&target.machine)?;
+    let checks_cpu = check.is_some();
+    if let Some(code) = check {
+        let (align, frame_bytes) = (16, cpuid::FRAME_BYTES);
+        let references = Vec::new();
+        functions.push(WrapperCode { wrapper: Wrapper::Cpu, code, align, references, frame_bytes, clif: None });
+    }
+    let wrappers = wrappers::Wrappers { interface, input_count, output_count, header, checks_cpu, isa: &*isa };
+    let mut build = |wrapper, function| -> Result<(), ArtifactError> {
+        functions.push(compile::compile(wrapper, function, &*isa)?);
+        Ok(())
+    };
+    build(Wrapper::Guard, wrappers.guard())?;
+    if interface.has_run() {
+        build(Wrapper::Run, wrappers.run())?;
+    }
+    build(Wrapper::RunEx, wrappers.run_ex())?;
+    if !interface.states.is_empty() {
+        build(Wrapper::Reset, wrappers.reset())?;
+    }
+    if interface.weights == WeightsMode::External {
+        build(Wrapper::CheckWeights, wrappers.check_weights())?;
+    }
+    Ok(functions)
+}
+
+/// Bound of the stack under any function of the interface, when the entry takes `entry_bytes`.
+pub(super) fn stack_bytes(functions: &[WrapperCode], entry_bytes: u64) -> u64 {
+    let mut bounds: Vec<(Wrapper, u64)> = Vec::new();
+    for f in functions {
+        let below = f.references.iter().map(|r| match r.to {
+            Referent::Entry => entry_bytes,
+            Referent::Weights => 0,
+            Referent::Wrapper(w) => bounds.iter().find(|b| b.0 == w).map_or(0, |b| b.1),
+        });
+        bounds.push((f.wrapper, f.frame_bytes + below.max().unwrap_or(0)));
+    }
+    bounds.iter().map(|b| b.1).max().unwrap_or(0)
+}
+
+/// The code generator for the plainest processor of the target's architecture.
+fn baseline(target: &CpuTarget) -> Result<std::sync::Arc<dyn TargetIsa>, ArtifactError> {
+    let features = match target.machine.arch {
+        aic_ir::machine::Arch::X86_64 => vec!["sse2".to_owned()],
+        aic_ir::machine::Arch::Aarch64 => vec!["neon".to_owned()],
+    };
+    let machine = Machine { features, ..target.machine.clone() };
+    Ok(CpuTarget::new(machine, target.triple.clone())?.isa)
+}
