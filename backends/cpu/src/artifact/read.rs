@@ -133,8 +133,8 @@ fn read_elf(bytes: &[u8], contents: &mut Contents) -> Result<Kind, ReadError> {
         let header = section.elf_section_header();
         let flags = header.sh_flags(endian);
         let name = section.name().map_err(damaged)?;
-        if flags.0 & u64::from(elf::SHF_ALLOC.0) != 0 {
-            let writable = flags.0 & u64::from(elf::SHF_WRITE.0) != 0;
+        if flags.0 & elf::SHF_ALLOC.0 != 0 {
+            let writable = flags.0 & elf::SHF_WRITE.0 != 0;
             contents.sections.push(SectionSize { name: name.to_owned(), bytes: section.size(), writable });
         }
         if name == note::SECTION {
