@@ -15,8 +15,8 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{
-    AbiParam, ExtFuncData, ExternalName, Function as Clif, InstBuilder, MemFlagsData, Signature, UserExternalName,
-    UserFuncName, Value,
+    AbiParam, ExtFuncData, ExternalName, Function as Clif, InstBuilder, MemFlagsData, Signature, StackSlotData,
+    StackSlotKind, UserExternalName, UserFuncName, Value,
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{Context, FinalizedRelocTarget};
@@ -52,6 +52,9 @@ impl Model {
         out
     }
 }
+
+/// Bytes on the stack that [`Body::AddWeights`] takes at least.
+pub const FRAME_BYTES: u32 = 4096;
 
 /// What an entry does.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -186,6 +189,10 @@ fn kernel(body: Body, isa: &dyn TargetIsa) -> Clif {
         b.ins().istore8(flags, ok, arena, ARENA_BYTES as i32 - 1);
         match body {
             Body::AddWeights => {
+                // Touches the far end of a large frame.
+                let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, FRAME_BYTES, 3);
+                let slot = b.create_sized_stack_slot(slot);
+                b.ins().stack_store(I64, arena, slot, 0);
                 let (x, y) = (at(b, inputs, 0), at(b, outputs, 0));
                 for i in 0..N as i32 {
                     let (v, w) = (b.ins().load(F32, flags, x, 4 * i), b.ins().load(F32, flags, weights, 4 * i));

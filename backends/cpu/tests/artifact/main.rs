@@ -254,6 +254,61 @@ int main(void) {
 }
 
 #[test]
+fn the_bound_of_the_stack_holds_and_is_close() {
+    let m = model("kws", Body::AddWeights, "x86-64-v2");
+    let bound = m.artifact().interface.stack_bytes;
+    assert!(bound > u64::from(fixture::FRAME_BYTES) && bound < u64::from(fixture::FRAME_BYTES) + 256, "{bound}");
+    let folder = Folder::new(&[&m]);
+    // A thread on a painted stack; what starting and ending a thread takes is measured first, with a run of nothing.
+    let source = format!(
+        "{PRELUDE}#include <pthread.h>\n#include \"kws.h\"\n{}",
+        "
+enum { STACK = 1 << 16 };
+static unsigned char *stack;
+static float x[5], y[5];
+static void *arena;
+static const void *frame;
+static aic_status nothing(const void *const *in, void *const *out, void *a) { (void)in; (void)out; (void)a; return 0; }
+static aic_status (*volatile run)(const void *const *, void *const *, void *);
+static void *work(void *argument) {
+    const void *in[1]; void *out[1];
+    in[0] = x; out[0] = y;
+    frame = in;
+    CHECK(run(in, out, arena) == AIC_OK);
+    return argument;
+}
+static size_t used(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    size_t i = 0;
+    memset(stack, 0xa5, STACK);
+    CHECK(pthread_attr_init(&attributes) == 0);
+    CHECK(pthread_attr_setstack(&attributes, stack, STACK) == 0);
+    CHECK(pthread_create(&thread, &attributes, work, 0) == 0);
+    CHECK(pthread_join(thread, 0) == 0);
+    while (stack[i] == 0xa5) i++;
+    return (size_t)((const unsigned char *)frame - (stack + i));
+}
+int main(void) {
+    size_t taken;
+    CHECK(posix_memalign((void **)&stack, 4096, STACK) == 0);
+    arena = block(KWS_ARENA_BYTES);
+    run = nothing;
+    CHECK(used() < 4096);
+    run = kws_run;
+    taken = used();
+    /* The caller's own frame lies between. */
+    CHECK(taken > 4096 && taken <= KWS_STACK_BYTES + 64);
+    return 0;
+}
+"
+    );
+    let compiler: Vec<&str> = C99.iter().copied().chain(["-pthread"]).collect();
+    folder.must_build(&compiler, &source, &["kws.o"]);
+    folder.must_run();
+}
+
+#[test]
 fn a_stale_header_fails_at_link() {
     let old = model("kws", Body::AddWeights, "x86-64");
     let mut new = model("kws", Body::AddWeights, "x86-64");
