@@ -6,7 +6,7 @@ use crate::graph::{Graph, Value};
 use crate::types::{DType, Tensor, TensorType};
 
 /// Largest constant whose elements are compared with each other.
-const MAX_SPLAT_ELEMS: u64 = 1 << 16;
+const MAX_SPLAT_ELEMS: u64 = 4096;
 
 /// The value of a constant whose elements are all equal.
 pub(super) fn splat(graph: &Graph, value: Value) -> Option<f64> {
