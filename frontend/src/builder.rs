@@ -1,8 +1,9 @@
 //! Building the graph: nodes with inferred types, folded at once where they are small constants.
 
+use std::collections::BTreeMap;
+
 use aic_ir::graph::{BinaryOp, Graph, Op, ReduceOp, UnaryOp, Value};
 use aic_ir::types::{DType, ShapeError, Tensor, TensorType};
-use rustc_hash::FxHashMap;
 
 use crate::error::RefusedNode;
 use crate::fold;
@@ -45,7 +46,7 @@ pub(crate) struct Builder {
     pub graph: Graph,
     /// Name of the model's node that is being imported.
     pub node_name: String,
-    scalars: FxHashMap<(DType, u64), Value>,
+    scalars: BTreeMap<(DType, u64), Value>,
     budget_bytes: u64,
 }
 
@@ -55,7 +56,7 @@ impl Builder {
         Self {
             graph: Graph::new(name),
             node_name: String::new(),
-            scalars: FxHashMap::default(),
+            scalars: BTreeMap::new(),
             budget_bytes: BUDGET_BYTES.saturating_add(file_bytes),
         }
     }

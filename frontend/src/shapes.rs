@@ -246,7 +246,7 @@ fn unbound(open: &[&InputInfo], symbols: &BTreeMap<&str, u64>) -> ShapesError {
         let by_symbol = input.dims.as_ref().is_some_and(|dims| !dims.contains(&Dim::Unknown));
         if by_symbol {
             for symbol in symbols_of(input).filter(|s| !symbols.contains_key(s)) {
-                let flag = format!("--shape {symbol}=1");
+                let flag = format!("--shape {symbol}={}", example_size(symbol));
                 if !flags.contains(&flag) {
                     flags.push(flag);
                 }
@@ -264,6 +264,11 @@ fn unbound(open: &[&InputInfo], symbols: &BTreeMap<&str, u64>) -> ShapesError {
     let inputs: Vec<String> =
         open.iter().map(|i| format!("input `{}` is {}[{}]", i.name, i.dtype, dims_text(i))).collect();
     ShapesError::Unbound { inputs: inputs.join(", "), flags: flags.join(" ") }
+}
+
+/// A size that is likely for a symbol of that name.
+fn example_size(symbol: &str) -> u64 {
+    if symbol.contains("seq") || symbol.contains("len") { 128 } else { 1 }
 }
 
 fn dims_text(input: &InputInfo) -> String {
@@ -304,7 +309,7 @@ mod tests {
     fn errors_name_inputs_symbols_and_flags() {
         let text = |flags: &[&str], inputs: &[InputInfo]| shapes(flags, inputs).expect_err("refused").to_string();
         let open = text(&["batch=1"], &model());
-        assert!(open.contains("`ids` is i64[batch, seq]") && open.ends_with("`--shape seq=1`"), "{open}");
+        assert!(open.contains("`ids` is i64[batch, seq]") && open.ends_with("`--shape seq=128`"), "{open}");
         let unknown = text(&["sequence=1"], &model());
         assert!(unknown.contains("`ids`, `mask` and the symbols `batch`, `seq`"), "{unknown}");
         assert!(text(&["ids=1x2", "mask=1x3"], &model()).contains("symbol `seq` would be 2"));

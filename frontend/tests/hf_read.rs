@@ -207,7 +207,7 @@ fn pooling_ignores_padding() {
 #[test]
 fn the_sequence_comes_from_a_flag_or_from_the_folder() {
     let text = refusal(&bert(), &[]);
-    assert!(text.contains("`input_ids` is i64[batch, seq]") && text.contains("--shape seq=1"), "{text}");
+    assert!(text.contains("`input_ids` is i64[batch, seq]") && text.contains("--shape seq=128"), "{text}");
     assert!(refusal(&bert(), &["seq=9"]).contains("has 8 positions (max_position_embeddings)"));
     assert!(refusal(&bert(), &["seq=0"]).contains("at least 1"));
     let stated = hf::read(&sentence(r#"{"pooling_mode_mean_tokens": true}"#), &ShapeBindings::new());

@@ -48,7 +48,7 @@ fn open_dimensions_are_named_with_the_flags_that_fix_them() {
     let error = heads().read().expect_err("dimensions are open");
     assert!(matches!(error, ReadError::Shapes(ShapesError::Unbound { .. })));
     let text = error.to_string();
-    assert!(text.contains("`x` is f32[batch, seq, 6]") && text.contains("--shape batch=1 --shape seq=1"), "{text}");
+    assert!(text.contains("`x` is f32[batch, seq, 6]") && text.contains("--shape batch=1 --shape seq=128"), "{text}");
     let error = heads().read_with(&MemoryFiles::new(), &["batch=1", "sec=2"]).expect_err("no such symbol");
     assert!(error.to_string().contains("no symbol `sec`"), "{error}");
 }

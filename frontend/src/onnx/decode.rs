@@ -2,10 +2,13 @@
 //!
 //! After [`decode`] the format version and the operator set are supported, every name is defined at most once, and
 //! every use follows its definition. Which operators are used, and whether their operands fit, is judged later.
+//!
+//! Names come from the file and could be chosen to collide in an unseeded hash, so they are kept in ordered maps.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
-use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::schema::{GraphProto, ModelProto, NodeProto};
 use crate::error::ReadError;
@@ -23,7 +26,7 @@ pub(super) struct Decoded {
     /// Version of the standard operator set.
     pub opset: i64,
     /// Domain and name of the functions that the model brings along.
-    pub functions: FxHashSet<(String, String)>,
+    pub functions: BTreeSet<(String, String)>,
 }
 
 /// Whether a domain is that of the standard operators.
@@ -80,7 +83,7 @@ enum Definition {
 
 /// Every name is defined once, before its first use.
 fn check_names(graph: &GraphProto) -> Result<(), ReadError> {
-    let mut definitions: FxHashMap<&str, Definition> = FxHashMap::default();
+    let mut definitions: BTreeMap<&str, Definition> = BTreeMap::new();
     for input in &graph.input {
         if input.name.is_empty() {
             return Err(malformed("an input has no name"));
@@ -123,7 +126,7 @@ fn check_names(graph: &GraphProto) -> Result<(), ReadError> {
             }
         }
     }
-    let mut outputs: FxHashSet<&str> = FxHashSet::default();
+    let mut outputs: BTreeSet<&str> = BTreeSet::new();
     for output in &graph.output {
         if !definitions.contains_key(output.name.as_str()) {
             return Err(malformed(format!("output `{}` is defined by nothing", output.name)));
@@ -141,14 +144,14 @@ fn check_names(graph: &GraphProto) -> Result<(), ReadError> {
 /// Names that the outputs depend on, and for each node whether it takes part.
 pub(super) struct Liveness<'m> {
     /// Names that a live node or the graph's outputs use.
-    pub used: FxHashSet<&'m str>,
+    pub used: BTreeSet<&'m str>,
     /// Per node: whether an output depends on it.
     pub live: Vec<bool>,
 }
 
 /// Walks the nodes backwards, which [`check_names`] made a reverse topological order.
 pub(super) fn liveness(graph: &GraphProto) -> Liveness<'_> {
-    let mut used: FxHashSet<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
+    let mut used: BTreeSet<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
     let mut live = vec![false; graph.node.len()];
     for (node, live) in graph.node.iter().zip(&mut live).rev() {
         if node.output.iter().any(|o| used.contains(o.as_str())) {

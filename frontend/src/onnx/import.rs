@@ -3,9 +3,10 @@
 //! The nodes are in topological order, so one pass suffices and nothing recurses. A node that is refused marks its
 //! results, and what uses them is skipped silently: one missing operator gives one line in the error, not a thousand.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use aic_ir::graph::{Graph, Value};
 use aic_ir::types::{DType, TensorType};
-use rustc_hash::FxHashMap;
 
 use super::context::NodeContext;
 use super::decode::{Decoded, Liveness, is_standard, label};
@@ -26,7 +27,7 @@ enum Slot {
 }
 
 /// Operators by name.
-pub(super) struct Rules(FxHashMap<&'static str, &'static OpRule>);
+pub(super) struct Rules(BTreeMap<&'static str, &'static OpRule>);
 
 impl Rules {
     pub fn new() -> Self {
@@ -77,7 +78,7 @@ pub(super) fn op_name(node: &NodeProto) -> String {
 
 /// The graph's inputs: those that no initializer gives a value.
 pub(super) fn declared_inputs(graph: &GraphProto) -> Result<Vec<InputInfo>, ReadError> {
-    let initialized: rustc_hash::FxHashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let initialized: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let mut inputs = Vec::new();
     let mut refused = Vec::new();
     for input in graph.input.iter().filter(|i| !initialized.contains(i.name.as_str())) {
@@ -91,7 +92,7 @@ pub(super) fn declared_inputs(graph: &GraphProto) -> Result<Vec<InputInfo>, Read
 
 struct Importer<'m> {
     builder: Builder,
-    slots: FxHashMap<&'m str, Slot>,
+    slots: BTreeMap<&'m str, Slot>,
     refused: Vec<RefusedNode>,
 }
 
@@ -106,7 +107,7 @@ pub(super) fn import(
 ) -> Result<Graph, ReadError> {
     let proto = &decoded.graph;
     let mut importer =
-        Importer { builder: Builder::new(&proto.name, file_bytes), slots: FxHashMap::default(), refused: Vec::new() };
+        Importer { builder: Builder::new(&proto.name, file_bytes), slots: BTreeMap::new(), refused: Vec::new() };
     for (input, ty) in inputs.iter().zip(types) {
         let value = importer.builder.graph.add_input(&input.name, ty);
         importer.slots.insert(&input.name, Slot::Value(value));
