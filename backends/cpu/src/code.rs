@@ -3,6 +3,8 @@
 //! The only references that code may hold are calls among these functions: data is reached through pointers that the entry
 //! receives, and constants of instructions lie behind the code of the function that uses them.
 
+use aic_ir::machine::Arch;
+
 /// How the distance of a call is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallKind {
@@ -74,6 +76,10 @@ pub struct Compiled {
     pub arena_bytes: u64,
     /// Size of the weight block in bytes.
     pub weights_bytes: u64,
+    /// Architecture of the code.
+    pub arch: Arch,
+    /// Instruction-set features that the code may use, by their names in machine files.
+    pub features: Vec<String>,
 }
 
 impl Compiled {

@@ -8,7 +8,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`target`] | the target: a machine, a triple and Cranelift's settings for it; what the backend can emit |
+//! | [`jit`] | running in this process |
 //! | [`status`] | the status numbers of the C interface |
+//! | [`emit`] | scheduled programs to Cranelift IR to machine code |
 //! | [`code`] | compiled functions: bytes, calls among each other, stack |
 //! | [`artifact`] | objects, archives, shared libraries, headers and weights of a compiled program; the C interface |
 //!
@@ -16,10 +18,13 @@
 
 pub mod artifact;
 pub mod code;
+pub mod emit;
+pub mod jit;
 pub mod status;
 pub mod target;
 
 pub use code::{Call, CallKind, Compiled, Function, StepCode};
+pub use emit::{Options, compile};
 pub use target::CpuTarget;
 
 use aic_ir::machine::MachineError;

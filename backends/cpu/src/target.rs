@@ -6,7 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aic_ir::machine::{Arch, Machine};
+use aic_ir::machine::{Arch, Machine, Target};
+use aic_ir::tile::{KernelData, Program};
 use cranelift_codegen::isa::{self, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use target_lexicon::{Aarch64Architecture, Architecture, BinaryFormat, Triple};
@@ -80,7 +81,7 @@ impl CpuTarget {
         let internal = |e: &dyn fmt::Display| refuse(&format!("code generator: {e}"));
         let mut flags = settings::builder();
         for (name, value) in [
-            ("opt_level", "speed"),
+            ("opt_level", "none"),
             ("is_pic", "false"),
             ("use_colocated_libcalls", "true"),
             ("unwind_info", "false"),
@@ -102,6 +103,16 @@ impl CpuTarget {
         }
         let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| internal(&e))?;
         Ok(Self { machine, triple, isa })
+    }
+}
+
+impl Target for CpuTarget {
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn legal(&self, program: &Program, kernel: &KernelData) -> Result<(), String> {
+        crate::emit::legal::legal(program, kernel)
     }
 }
 

@@ -1,0 +1,128 @@
+//! Scheduled programs to machine code.
+//!
+//! ```text
+//! kernel ─kernel──▶ Cranelift function: loops, scopes
+//!          statement   tiles as straight-line code
+//!          expression  instructions of `map`        rounding  whole numbers without a C library
+//!          values      operands: loads, stores, splats, constants
+//!          registers   buffers that are variables
+//!          address     affine offsets as pointer arithmetic
+//! function ─native─▶ bytes, calls, stack
+//! program ──entry──▶ the function that runs all steps
+//! ```
+
+mod address;
+mod entry;
+mod expression;
+mod kernel;
+pub(crate) mod legal;
+mod native;
+mod registers;
+mod rounding;
+mod statement;
+mod types;
+mod values;
+mod vectorize;
+
+use std::hash::BuildHasher;
+
+use aic_ir::plan::Plan;
+use aic_ir::tile::{Kernel, Program, Step};
+use cranelift_codegen::ir;
+use cranelift_frontend::FunctionBuilderContext;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use crate::code::{Compiled, Function, StepCode};
+use crate::{CpuError, CpuTarget};
+
+/// What to keep and add beside the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Keep the Cranelift IR of each function as text.
+    pub clif: bool,
+    /// Add an entry for each step, so that steps can be timed alone.
+    pub step_entries: bool,
+}
+
+/// Compiles a scheduled and planned program.
+///
+/// Kernels whose functions come out equal share one; its symbol is the name of the first.
+///
+/// # Errors
+/// When a kernel is not [legal](aic_ir::machine::Target::legal), a buffer is not placed, or the code generator fails.
+pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Options) -> Result<Compiled, CpuError> {
+    let mut context = FunctionBuilderContext::new();
+    let mut functions: Vec<Function> = Vec::new();
+    let mut by_hash: FxHashMap<u64, Vec<(ir::function::FunctionStencil, usize)>> = FxHashMap::default();
+    let mut of_kernel: FxHashMap<Kernel, usize> = FxHashMap::default();
+    let mut symbols = FxHashSet::default();
+    for step in &program.steps {
+        let Step::Run(k) = step else { continue };
+        if of_kernel.contains_key(k) {
+            continue;
+        }
+        let kernel = &program.kernels[*k];
+        legal::legal(program, kernel).map_err(|reason| CpuError::Kernel { kernel: kernel.name.clone(), reason })?;
+        let body = kernel::build(program, kernel, target, &mut context)?;
+        let equal = by_hash.entry(FxBuildHasher.hash_one(&body.stencil)).or_default();
+        let index = match equal.iter().find(|(stencil, _)| *stencil == body.stencil) {
+            Some((_, index)) => *index,
+            None => {
+                equal.push((body.stencil.clone(), functions.len()));
+                let symbol = unique_symbol(&kernel.name, &mut symbols);
+                functions.push(native::compile(body, symbol, target, options.clif, 0)?);
+                functions.len() - 1
+            }
+        };
+        of_kernel.insert(*k, index);
+    }
+    let mut steps = Vec::with_capacity(program.steps.len());
+    for step in &program.steps {
+        let (name, function) = match step {
+            Step::Check { buffer, .. } => (format!("check {}", program.buffers[*buffer].name), None),
+            Step::Run(k) => (program.kernels[*k].name.clone(), of_kernel.get(k).copied()),
+        };
+        steps.push(StepCode { name, function, entry: None });
+    }
+    let mut add_entry = |name: &str, range: std::ops::Range<usize>, functions: &mut Vec<Function>| {
+        let callees = steps[range.clone()].iter().filter_map(|s| s.function);
+        let deepest = callees.map(|f| functions[f].stack_bytes).max().unwrap_or(0);
+        let body = entry::build(program, plan, target, &program.steps[range], &of_kernel, &mut context)?;
+        functions.push(native::compile(body, unique_symbol(name, &mut symbols), target, options.clif, deepest)?);
+        Ok::<usize, CpuError>(functions.len() - 1)
+    };
+    let mut entries = Vec::new();
+    if options.step_entries {
+        for i in 0..program.steps.len() {
+            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut functions)?);
+        }
+    }
+    let entry = add_entry("entry", 0..program.steps.len(), &mut functions)?;
+    for (step, entry) in steps.iter_mut().zip(entries) {
+        step.entry = Some(entry);
+    }
+    let bytes = |buffers: &[aic_ir::tile::Buffer]| buffers.iter().map(|b| program.buffers[*b].bytes()).collect();
+    Ok(Compiled {
+        functions,
+        entry,
+        steps,
+        input_bytes: bytes(&program.inputs),
+        output_bytes: bytes(&program.outputs),
+        arena_bytes: plan.arena_bytes,
+        weights_bytes: plan.weights_bytes,
+        arch: target.machine.arch,
+        features: target.machine.features.clone(),
+    })
+}
+
+/// A name that assemblers accept and that no other function has.
+fn unique_symbol(name: &str, taken: &mut FxHashSet<String>) -> String {
+    let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let mut symbol = safe.clone();
+    let mut n = 2;
+    while !taken.insert(symbol.clone()) {
+        symbol = format!("{safe}_{n}");
+        n += 1;
+    }
+    symbol
+}
