@@ -114,6 +114,8 @@ pub fn model(name: &str, body: Body, machine: &str) -> Model {
         output_bytes: bytes(&spec.outputs),
         arena_bytes: ARENA_BYTES,
         weights_bytes: plan.weights_bytes,
+        arch: target.machine.arch,
+        features: target.machine.features.clone(),
     };
     Model { spec, compiled, program, plan, target }
 }
