@@ -1,6 +1,7 @@
 //! The C interface as C programs see it. Needs `cc`, `c++` and `valgrind`.
 
 mod c;
+mod compiled;
 mod fixture;
 mod library;
 mod object;
