@@ -2,8 +2,9 @@
 //!
 //! `int cpu(void)` gives 1 if every feature is there that the code was compiled for, and the operating system saves the
 //! registers that it uses. Bits are from the Intel 64 manual, volume 2A, instruction `CPUID`, and volume 1, section 14.3
-//! ("Detection of Intel AVX Instructions"). Three questions suffice for x86-64-v3; on real hardware each takes about a hundred
-//! cycles, in a virtual machine about a microsecond. Callers who cannot afford that set a flag in `aic_io`.
+//! ("Detection of Intel AVX Instructions"). Three questions suffice for x86-64-v3. On real hardware each takes about a hundred
+//! cycles, but in a virtual machine 1 to 20 microseconds: `CPUID` leaves it. Nothing cheaper is certain, and there is
+//! no place to keep the answer; so callers who run small models often set a flag in `aic_io` after the first run.
 
 use aic_ir::machine::{Arch, Machine};
 use iced_x86::IcedError;
