@@ -49,6 +49,7 @@ pub mod materialize;
 pub mod math;
 pub mod text;
 pub mod typing;
+pub mod verify;
 pub mod walk;
 
 use cranelift_entity::{PrimaryMap, entity_impl};
