@@ -14,7 +14,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use cranelift_entity::SecondaryMap;
+
 use super::{ALIGN_BYTES, Place, Plan};
+use crate::tile::walk::walk;
 use crate::tile::{
     Access, Buffer, Inst, Item, Kernel, KernelData, Loop, Program, Space, Step, Stmt, StmtOp, Storage, Var,
 };
@@ -128,6 +131,20 @@ struct Owner {
     by: (usize, Stmt),
 }
 
+/// What one statement does to the arena: bytes `(start, end)` of buffers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Effect {
+    /// With the buffer that may stand there instead (rule 4).
+    reads: Vec<(Buffer, (u64, u64), Option<Buffer>)>,
+    write: Option<(Buffer, (u64, u64))>,
+}
+
+impl Effect {
+    fn is_empty(&self) -> bool {
+        self.reads.is_empty() && self.write.is_none()
+    }
+}
+
 struct Checker<'a> {
     program: &'a Program,
     plan: &'a Plan,
@@ -217,56 +234,79 @@ impl Checker<'_> {
             match step {
                 Step::Check { buffer, .. } => {
                     if let Some((start, end)) = self.whole(*buffer) {
-                        self.read(*buffer, start, end, "check", |_| false);
+                        self.read(*buffer, start, end, || "check".to_owned(), |_| false);
                     }
                 }
-                Step::Run(kernel) => self.walk(*kernel, &program.kernels[*kernel].body, &mut Vec::new()),
+                Step::Run(kernel) => {
+                    let k = &program.kernels[*kernel];
+                    let mut effects = SecondaryMap::new();
+                    walk(&k.body, &mut Vec::new(), &mut |item, around| {
+                        if let Item::Stmt(stmt) = item {
+                            effects[*stmt] = self.effect(k, *stmt, around);
+                        }
+                    });
+                    self.run(*kernel, &k.body, &effects, 0);
+                }
             }
         }
     }
 
-    fn walk(&mut self, kernel: Kernel, body: &[Item], around: &mut Vec<Loop>) {
-        if around.len() > MAX_DEPTH {
-            return self.error(CheckError::TooDeep { kernel });
+    /// Runs a body; says whether anything in it touches the arena.
+    fn run(&mut self, kernel: Kernel, body: &[Item], effects: &SecondaryMap<Stmt, Effect>, depth: usize) -> bool {
+        if depth > MAX_DEPTH {
+            self.error(CheckError::TooDeep { kernel });
+            return false;
         }
+        let k = &self.program.kernels[kernel];
+        let mut touched = false;
         for item in body {
             match item {
+                Item::Stmt(stmt) if effects[*stmt].is_empty() => {}
                 Item::Stmt(stmt) => {
                     // The points of a tile are iterations too.
-                    for _ in 0..self.program.kernels[kernel].stmts[*stmt].points().min(2) {
-                        self.execute(kernel, *stmt, around);
+                    for _ in 0..k.stmts[*stmt].points().min(2) {
+                        self.execute(k, *stmt, &effects[*stmt]);
                     }
+                    touched = true;
                 }
                 Item::Loop(l, inner) => {
-                    let extent = self.program.kernels[kernel].loops[*l].extent;
-                    around.push(*l);
-                    for _ in 0..extent.min(2) {
-                        self.walk(kernel, inner, around);
+                    let touches = k.loops[*l].extent > 0 && self.run(kernel, inner, effects, depth + 1);
+                    if touches && k.loops[*l].extent > 1 {
+                        self.run(kernel, inner, effects, depth + 1);
                     }
-                    around.pop();
+                    touched |= touches;
                 }
             }
         }
+        touched
     }
 
-    fn execute(&mut self, kernel: Kernel, stmt: Stmt, around: &[Loop]) {
-        let program = self.program;
-        let k = &program.kernels[kernel];
-        let s = &k.stmts[stmt];
+    fn execute(&mut self, kernel: &KernelData, stmt: Stmt, effect: &Effect) {
         let by = (self.step, stmt);
+        for &(buffer, (start, end), replaced) in &effect.reads {
+            let reader = || format!("{}.{}", kernel.name, kernel.stmts[stmt].name);
+            self.read(buffer, start, end, reader, |owner| replaced == Some(owner.buffer) && owner.by == by);
+        }
+        if let Some((buffer, (start, end))) = effect.write {
+            self.write(start, Owner { end, buffer, by });
+        }
+    }
+
+    /// What a statement does to the arena.
+    fn effect(&self, kernel: &KernelData, stmt: Stmt, around: &[Loop]) -> Effect {
+        let s = &kernel.stmts[stmt];
+        let mut effect = Effect::default();
         for access in s.reads() {
             // The source of a gather is read at data's positions, so anywhere.
             let anywhere = matches!(&s.op, StmtOp::Gather { src, .. } if std::ptr::eq(src, access));
-            let region = if anywhere { self.whole(access.buffer) } else { self.region(k, stmt, access) };
-            let Some((start, end)) = region else { continue };
-            let reader = format!("{}.{}", k.name, s.name);
-            let replaced = self.replaces_in_place(k, stmt, access, around);
-            self.read(access.buffer, start, end, &reader, |owner| replaced == Some(owner.buffer) && owner.by == by);
+            let region = if anywhere { self.whole(access.buffer) } else { self.region(kernel, stmt, access) };
+            if let Some(region) = region {
+                effect.reads.push((access.buffer, region, self.replaces_in_place(kernel, stmt, access, around)));
+            }
         }
         let write = s.write();
-        if let Some((start, end)) = self.region(k, stmt, write) {
-            self.write(start, Owner { end, buffer: write.buffer, by });
-        }
+        effect.write = self.region(kernel, stmt, write).map(|region| (write.buffer, region));
+        effect
     }
 
     /// Arena bytes of a whole buffer.
@@ -289,16 +329,23 @@ impl Checker<'_> {
         Some((byte(low), byte(high) + data.dtype.bytes()))
     }
 
-    fn read(&mut self, buffer: Buffer, start: u64, end: u64, reader: &str, allowed: impl Fn(&Owner) -> bool) {
+    fn read(
+        &mut self,
+        buffer: Buffer,
+        start: u64,
+        end: u64,
+        reader: impl Fn() -> String,
+        allowed: impl Fn(&Owner) -> bool,
+    ) {
         let before = self.owners.range(..=start).next_back().filter(|(_, o)| o.end > start);
-        let found: Vec<Owner> =
-            before.into_iter().chain(self.owners.range(start + 1..end)).map(|(_, owner)| *owner).collect();
-        let (step, reader) = (self.step, reader.to_owned());
-        let foreign = found.iter().find(|o| o.buffer != buffer && !allowed(o));
+        let mut found = before.into_iter().chain(self.owners.range(start + 1..end)).map(|(_, owner)| *owner).peekable();
+        let nothing = found.peek().is_none();
+        let foreign = found.find(|o| o.buffer != buffer && !allowed(o));
+        let step = self.step;
         if let Some(owner) = foreign {
-            self.error(CheckError::Overwritten { step, reader, buffer, by: owner.buffer });
-        } else if found.is_empty() {
-            self.error(CheckError::Unwritten { step, reader, buffer });
+            self.error(CheckError::Overwritten { step, reader: reader(), buffer, by: owner.buffer });
+        } else if nothing {
+            self.error(CheckError::Unwritten { step, reader: reader(), buffer });
         }
     }
 

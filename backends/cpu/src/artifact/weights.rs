@@ -109,7 +109,6 @@ impl<'a> Weights<'a> {
 }
 
 fn write_zeros(out: &mut dyn io::Write, count: u64) -> Result<(), ArtifactError> {
-    // Gaps are shorter than the alignment.
     for _ in 0..count / ALIGN_BYTES {
         out.write_all(&[0; ALIGN_BYTES as usize])?;
     }

@@ -179,3 +179,56 @@ fn baseline(target: &CpuTarget) -> Result<std::sync::Arc<dyn TargetIsa>, Artifac
     let machine = Machine { features, ..target.machine.clone() };
     Ok(CpuTarget::new(machine, target.triple.clone())?.isa)
 }
+
+#[cfg(test)]
+mod tests {
+    use aic_ir::machine::builtin;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    use super::*;
+    use crate::artifact::interface::tests::spec;
+
+    /// What `NAME_run` executes before it knows the processor must run on every processor.
+    #[test]
+    fn code_of_the_interface_is_for_the_plainest_processor() {
+        let target =
+            CpuTarget::new(builtin("x86-64-v4").unwrap(), "x86_64-unknown-linux-gnu".parse().unwrap()).unwrap();
+        let mut spec = spec("m", &[("h", &[3]), ("x", &[4])], &[("y", &[4]), ("hn", &[3])]);
+        spec.states = vec![("h".into(), "hn".into())];
+        spec.external_weights = true;
+        let interface = Interface::new(&spec, 64, 64).unwrap();
+        let header = weights::Header { weights_bytes: 64, checksum: 1, sha256: [2; 32] };
+        let functions = compile(&interface, 2, 2, Some(&header), &target).unwrap();
+        let names: Vec<_> = functions.iter().map(|f| f.wrapper.name()).collect();
+        assert_eq!(names, ["cpu", "guard", "run_ex", "reset", "check_weights"]);
+        for f in &functions {
+            let mut asked = 0;
+            for instruction in &mut Decoder::with_ip(64, &f.code, 0, DecoderOptions::NONE) {
+                let mnemonic = format!("{:?}", instruction.mnemonic());
+                assert!(!mnemonic.starts_with('V'), "{}: {mnemonic}", f.wrapper.name());
+                asked += u32::from(instruction.mnemonic() == Mnemonic::Cpuid);
+            }
+            // x86-64-v4: leaves 1, 7 and 0x80000001.
+            assert_eq!(asked, if f.wrapper == Wrapper::Cpu { 3 } else { 0 });
+        }
+        assert_eq!(stack_bytes(&functions, 1000) % 8, 0);
+        assert!(stack_bytes(&functions, 1000) > 1000);
+    }
+
+    #[test]
+    fn the_check_restores_what_it_saves_on_every_way_out() {
+        let code = cpuid::check(&builtin("x86-64-v3").unwrap()).unwrap().unwrap();
+        let mut last = [Mnemonic::Nop; 2];
+        let mut returns = 0;
+        for instruction in &mut Decoder::with_ip(64, &code, 0, DecoderOptions::NONE) {
+            if instruction.mnemonic() == Mnemonic::Ret {
+                assert_eq!(last[1], Mnemonic::Pop);
+                returns += 1;
+            }
+            last = [last[1], instruction.mnemonic()];
+        }
+        assert_eq!((returns, code[0]), (2, 0x53), "push rbx, and two ways out");
+        assert_eq!(cpuid::check(&builtin("x86-64").unwrap()).unwrap(), None);
+        assert_eq!(cpuid::check(&builtin("aarch64").unwrap()).unwrap(), None);
+    }
+}
