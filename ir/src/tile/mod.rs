@@ -28,12 +28,14 @@
 //!   the next. `Vector` dimensions may be computed at once: the verifier proves that no point depends on another.
 //! - `map` and `copy` write `dst` at every point. `mma` adds the product of `a` and `b` to `acc`, in ascending order of the
 //!   points; with `fused` the product is not rounded before it is added (one rounding), else it is (two roundings).
+//!   Operands of a narrower type than `acc` are converted to it first, which is exact.
 //! - `reduce` combines all points that share a `dst` element by a fixed tree and then combines the result with `dst`'s old
 //!   value, as `op(old, tree)`. The tree over points `x[0..n]` (row-major): `h = ceil(n/2)`; `x[i] = op(x[i], x[i+h])` for
 //!   `i < n-h`; repeat with `n = h` until one is left. So the order of rounding is part of the program.
 //! - `gather` copies `src` at a position given by data: `index` is read, a negative value counts from the end of dimension
 //!   `axis`, and the coordinate of `src` in that dimension is replaced by it. A [`Step::Check`] before the kernel proved the range.
-//! - Float arithmetic is IEEE 754 binary32 (or the stated type) with round-to-nearest-even. Integer arithmetic wraps.
+//! - Float arithmetic is IEEE 754 binary32 (or the stated type) with round-to-nearest-even. Integer arithmetic wraps. Which
+//!   of the NaNs a NaN result is, is not part of the semantics.
 //! - `max` and `min` are `a > b ? a : b` and `a < b ? a : b`: with a NaN, or two zeros, the second operand.
 //! - Reading memory that was never written is an error of the program; the interpreter reports it.
 //!
