@@ -42,6 +42,8 @@ pub struct Function {
     pub stack_bytes: u64,
     /// Cranelift IR as text, if it was asked for.
     pub clif: Option<String>,
+    /// Assembly as text, in the code generator's notation, if it was asked for.
+    pub asm: Option<String>,
 }
 
 /// What a step of the program became.

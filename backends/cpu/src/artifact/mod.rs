@@ -216,7 +216,7 @@ fn add_functions(object: &mut Object, ident: &str, compiled: &Compiled) -> Resul
     }
     for (function, symbol) in compiled.functions.iter().zip(&symbols) {
         if symbol.is_some() {
-            let Function { symbol: name, code, align, calls, stack_bytes: _, clif: _ } = function;
+            let Function { symbol: name, code, align, calls, stack_bytes: _, clif: _, asm: _ } = function;
             let name = format!("{ident}.{name}");
             let mut relocations = Vec::with_capacity(calls.len());
             for call in calls {

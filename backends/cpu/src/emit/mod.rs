@@ -40,6 +40,8 @@ use crate::{CpuError, CpuTarget};
 pub struct Options {
     /// Keep the Cranelift IR of each function as text.
     pub clif: bool,
+    /// Keep the assembly of each function as text, in the code generator's notation.
+    pub asm: bool,
     /// Add an entry for each step, so that steps can be timed alone.
     pub step_entries: bool,
 }
@@ -70,7 +72,7 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
             None => {
                 equal.push((body.stencil.clone(), functions.len()));
                 let symbol = unique_symbol(&kernel.name, &mut symbols);
-                functions.push(native::compile(body, symbol, target, options.clif, 0)?);
+                functions.push(native::compile(body, symbol, target, options, 0)?);
                 functions.len() - 1
             }
         };
@@ -88,7 +90,7 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         let callees = steps[range.clone()].iter().filter_map(|s| s.function);
         let deepest = callees.map(|f| functions[f].stack_bytes).max().unwrap_or(0);
         let body = entry::build(program, plan, target, &program.steps[range], &of_kernel, &mut context)?;
-        functions.push(native::compile(body, unique_symbol(name, &mut symbols), target, options.clif, deepest)?);
+        functions.push(native::compile(body, unique_symbol(name, &mut symbols), target, options, deepest)?);
         Ok::<usize, CpuError>(functions.len() - 1)
     };
     let mut entries = Vec::new();

@@ -6,6 +6,7 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName};
 
+use super::Options;
 use crate::code::{Call, CallKind, Function};
 use crate::{CpuError, CpuTarget};
 
@@ -21,13 +22,14 @@ pub(crate) fn compile(
     function: ir::Function,
     symbol: String,
     target: &CpuTarget,
-    keep_clif: bool,
+    options: &Options,
     callee_stack_bytes: u64,
 ) -> Result<Function, CpuError> {
     let internal = |reason: String| CpuError::Internal { symbol: symbol.clone(), reason };
-    let clif = keep_clif.then(|| function.display().to_string());
+    let clif = options.clif.then(|| function.display().to_string());
     let names = function.params.user_named_funcs().clone();
     let mut context = Context::for_function(function);
+    context.set_disasm(options.asm);
     let code = context
         .compile(&*target.isa, &mut ControlPlane::default())
         .map_err(|e| internal(format!("code generator: {:?}", e.inner)))?;
@@ -52,6 +54,7 @@ pub(crate) fn compile(
         calls,
         stack_bytes: frame + FRAME_HEADER_BYTES + callee_stack_bytes,
         clif,
+        asm: code.vcode.clone(),
         symbol,
     })
 }

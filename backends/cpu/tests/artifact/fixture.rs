@@ -255,5 +255,6 @@ fn compile(symbol: &str, clif: Clif, isa: &dyn TargetIsa, below_bytes: u64) -> F
         align: 32,
         stack_bytes: frame + 16 + below_bytes,
         clif: None,
+        asm: None,
     }
 }

@@ -31,7 +31,7 @@ pub fn weights(program: &Program, plan: &Plan) -> Vec<u8> {
 pub fn compile(program: &Program, target: &CpuTarget) -> (Compiled, Vec<u8>) {
     let plan = plan::plan(program).unwrap();
     plan::check(program, &plan).unwrap();
-    let options = Options { clif: true, step_entries: true };
+    let options = Options { clif: true, asm: false, step_entries: true };
     let compiled = aic_cpu::compile(program, &plan, target, &options).unwrap_or_else(|e| panic!("{e}"));
     let weights = weights(program, &plan);
     (compiled, weights)
