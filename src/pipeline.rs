@@ -70,6 +70,18 @@ pub(crate) fn compile(
         watch.stage("lower", || lower::lower(&graph).map_err(|e| Error::stage("lowering", e)), Program::to_string)?;
     watch.verify("lower", || tile::verify::verify(&naive).map(|_| ()))?;
 
+    // Functions to the instructions that machines have. From here on, results are the same bits in every executor.
+    let naive = watch.stage(
+        "math",
+        || {
+            let mut naive = naive;
+            tile::math::expand(&mut naive, target.machine.fma);
+            Ok(naive)
+        },
+        Program::to_string,
+    )?;
+    watch.verify("math", || tile::verify::verify(&naive).map(|_| ()))?;
+
     // Naive to scheduled program. From here on, no statement moves.
     let Scheduled { program, schedule, costs } = watch.stage(
         "schedule",
@@ -83,18 +95,7 @@ pub(crate) fn compile(
         |s| s.program.to_string(),
     )?;
     drop(naive);
-
-    // Functions to the instructions that machines have. From here on, results are the same bits in every executor.
-    let program = watch.stage(
-        "math",
-        || {
-            let mut program = program;
-            tile::math::expand(&mut program, target.machine.fma);
-            Ok(program)
-        },
-        Program::to_string,
-    )?;
-    watch.verify("math", || tile::verify::verify_for(&program, &target.machine).map(|_| ()))?;
+    watch.verify("schedule", || tile::verify::verify_for(&program, &target.machine).map(|_| ()))?;
 
     // Every buffer to its bytes; the checker does not trust the planner, so it runs in release too.
     let plan = watch.stage(
