@@ -97,6 +97,19 @@ pub fn run(
     Ok(passes.report)
 }
 
+/// Every pass by its name, for running one alone: in tests, or to find out which one is at fault.
+pub const PASSES: [(&str, fn(&mut Graph) -> usize); 9] = [
+    ("fold", fold::run),
+    ("canonicalize", canonicalize::run),
+    ("equal", equal::run),
+    ("dead", dead::run),
+    ("layer_norm", layer_norm::run),
+    ("gelu", gelu::run),
+    ("attention", attention::run),
+    ("conv", conv::run),
+    ("compact", compact::run),
+];
+
 /// The graph under way.
 struct Passes<'a> {
     graph: &'a mut Graph,
