@@ -64,32 +64,33 @@ impl Build {
     }
     /// Schedules at every level and compares with the naive program.
     fn check(self) -> Scheduled {
-        let naive = crate::lower::lower(&self.graph).unwrap();
-        let inputs: Vec<Tensor> = self
-            .graph
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(i, &v)| noise(self.graph.ty(v).shape(), 1000 + i as u64))
-            .collect();
-        let expected = interp::run(&naive, &inputs).unwrap();
-        let mut full = None;
-        for level in [Level::Naive, Level::Tiled, Level::Small, Level::Full] {
-            let scheduled = schedule(&naive, &target(), &Options { level }).unwrap();
-            let actual = interp::run(&scheduled.program, &inputs).unwrap();
-            for (a, e) in actual.iter().zip(&expected) {
-                for i in 0..e.ty().elems() {
-                    let (a, e) = (a.get_f64(i).unwrap(), e.get_f64(i).unwrap());
-                    assert!((a - e).abs() <= 1e-4 * (1.0 + e.abs()), "{level:?}: {a} for {e}\n{}", scheduled.schedule);
-                }
-            }
-            let text = scheduled.schedule.to_string();
-            let again = apply(&naive, &Schedule::parse(&text).unwrap(), &target()).unwrap();
-            assert_eq!(again, scheduled.program);
-            full = Some(scheduled);
-        }
-        full.unwrap()
+        let noise = |(i, &v): (usize, &Value)| noise(self.graph.ty(v).shape(), 1000 + i as u64);
+        let inputs: Vec<Tensor> = self.graph.inputs.iter().enumerate().map(noise).collect();
+        check_graph(&self.graph, &inputs, 0)
     }
+}
+
+fn check_graph(graph: &Graph, inputs: &[Tensor], seed: u64) -> Scheduled {
+    let naive = crate::lower::lower(graph).unwrap();
+    let expected = interp::run(&naive, inputs).unwrap();
+    let mut full = None;
+    for level in [Level::Naive, Level::Tiled, Level::Small, Level::Full] {
+        let scheduled = schedule(&naive, &target(), &Options { level }).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        crate::tile::verify::verify(&scheduled.program).unwrap_or_else(|e| panic!("seed {seed} {level:?}: {e}"));
+        let actual = interp::run(&scheduled.program, inputs).unwrap();
+        for (a, e) in actual.iter().zip(&expected) {
+            for i in 0..e.ty().elems() {
+                let (a, e) = (a.get_f64(i).unwrap(), e.get_f64(i).unwrap());
+                let close = a == e || (a - e).abs() <= 1e-4 * (1.0 + e.abs()) || (a.is_nan() && e.is_nan());
+                assert!(close, "seed {seed} {level:?}: {a} for {e}\n{}", scheduled.schedule);
+            }
+        }
+        let text = scheduled.schedule.to_string();
+        let again = apply(&naive, &Schedule::parse(&text).unwrap(), &target()).unwrap();
+        assert_eq!(again, scheduled.program);
+        full = Some(scheduled);
+    }
+    full.unwrap()
 }
 
 fn encoder_layer(sequence: u64, heads: u64, width: u64, intermediate: u64) -> Scheduled {
@@ -199,6 +200,25 @@ fn reductions_pools_and_rows() {
         let z = b.op(Op::Softmax { axis: 1 }, &[y]);
         b.output(z);
         b.check();
+    }
+}
+
+#[test]
+fn concatenations_of_equal_parts() {
+    for axis in 0..3 {
+        let mut b = Build::new();
+        let (x, y) = (b.input(&[2, 3, 9]), b.input(&[2, 3, 9]));
+        let z = b.op(Op::Concat { axis }, &[x, y, x]);
+        b.output(z);
+        b.check();
+    }
+}
+
+#[test]
+fn random_graphs_at_every_level() {
+    for seed in 0..60 {
+        let (graph, inputs) = crate::testing::random_graph(seed, 8);
+        check_graph(&graph, &inputs, seed);
     }
 }
 

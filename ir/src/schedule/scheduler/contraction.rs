@@ -59,14 +59,6 @@ impl Scheduler<'_> {
         self.register_tiles(kernel, &stmts, &c)
     }
 
-    /// Fallback: every statement gets loops of its own; nothing is shared.
-    fn each_by_itself(&mut self, kernel: &str, stmts: &[String]) -> Result<(), ScheduleError> {
-        for s in stmts {
-            self.finish(kernel, s)?;
-        }
-        Ok(())
-    }
-
     /// Lets the contraction accumulate in a temporary of this kernel, if its accumulator is not one.
     fn stage_accumulator(&mut self, kernel: &str, stmts: &mut Vec<String>) -> Result<(), ScheduleError> {
         let Some(mma) = self.find_mma(kernel, stmts)? else { return Ok(()) };

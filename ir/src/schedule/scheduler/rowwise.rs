@@ -1,6 +1,6 @@
 //! Kernels without contraction: reductions along rows, elementwise kernels, and the scalar loops of the lowest level.
 
-use super::{Directive, Level, ScheduleError, Scheduler, uses_dim};
+use super::{Directive, Level, Refusal, ScheduleError, Scheduler, uses_dim};
 use crate::tile::{StmtOp, Var};
 
 /// Vectors per tile of an elementwise statement, and partial results of a reduction: enough to hide the latency of an addition.
@@ -23,15 +23,29 @@ impl Scheduler<'_> {
         };
         let outer = if across { &common[..common.len() - 1] } else { &common[..] };
         for dim in outer {
-            self.hoist(kernel, stmts, dim)?;
+            if !self.try_hoist(kernel, stmts, dim)? {
+                return self.each_by_itself(kernel, stmts);
+            }
         }
-        if across && let Some(last) = common.last() {
-            return self.across(kernel, stmts, last);
+        match common.last() {
+            Some(last) if across => self.across(kernel, stmts, last),
+            Some(_) | None => self.each_by_itself(kernel, stmts),
         }
-        for s in stmts {
-            self.finish(kernel, s)?;
+    }
+
+    /// Gives every statement loops of its own; nothing is shared.
+    pub(super) fn each_by_itself(&mut self, kernel: &str, stmts: &[String]) -> Result<(), ScheduleError> {
+        stmts.iter().try_for_each(|s| self.finish(kernel, s))
+    }
+
+    /// Like [`Scheduler::hoist`], where the statements may turn out not to run together (the parts of a concatenation write
+    /// other places of one buffer in the same iteration); says whether they do.
+    fn try_hoist(&mut self, kernel: &str, stmts: &[String], dim: &str) -> Result<bool, ScheduleError> {
+        match self.hoist(kernel, stmts, dim) {
+            Ok(()) => Ok(true),
+            Err(ScheduleError::Refused { refusal: Refusal::Illegal(_), .. }) if stmts.len() > 1 => Ok(false),
+            Err(e) => Err(e),
         }
-        Ok(())
     }
 
     /// Makes a dimension of extent above 1 a loop around statements.
@@ -69,7 +83,12 @@ impl Scheduler<'_> {
         let narrow = self.level == Level::Small || stmts.len() > 6;
         let tile = if narrow { lanes } else { lanes * VECTORS_PER_TILE };
         let size = if extent >= tile { tile } else { (extent / lanes * lanes).max(1) };
-        let rest = if extent > size { self.split(kernel, stmts, dim, size, "j")? } else { None };
+        let rest = match self.split_if_larger(kernel, stmts, dim, extent, size) {
+            Err(ScheduleError::Refused { refusal: Refusal::Illegal(_), .. }) if stmts.len() > 1 => {
+                return self.each_by_itself(kernel, stmts);
+            }
+            rest => rest?,
+        };
         for s in stmts {
             self.finish_across(kernel, s, dim)?;
         }
@@ -79,9 +98,25 @@ impl Scheduler<'_> {
         }
     }
 
+    fn split_if_larger(
+        &mut self,
+        kernel: &str,
+        stmts: &[String],
+        dim: &str,
+        extent: u64,
+        size: u64,
+    ) -> Result<Option<Vec<String>>, ScheduleError> {
+        if extent > size { self.split(kernel, stmts, dim, size, "j") } else { Ok(None) }
+    }
+
     /// Reduced dimensions of one statement become loops; the common dimension is executed in vectors.
     fn finish_across(&mut self, kernel: &str, stmt: &str, dim: &str) -> Result<(), ScheduleError> {
-        if !matches!(self.stmt(kernel, stmt)?.op, StmtOp::Reduce { .. }) {
+        let data = self.stmt(kernel, stmt)?;
+        // A reduction over nothing combines single elements, point by point.
+        let reduces = matches!(data.op, StmtOp::Reduce { .. })
+            && !data.dims.is_empty()
+            && !uses_dim(&data.write().index, data.dims.len() - 1);
+        if !reduces {
             self.loops_over_rest(kernel, stmt, dim)?;
             self.try_vectorize(kernel, stmt, dim);
             return Ok(());
@@ -135,7 +170,7 @@ impl Scheduler<'_> {
     pub(super) fn scalar_loops(&mut self, kernel: &str, stmt: &str) -> Result<(), ScheduleError> {
         let data = self.stmt(kernel, stmt)?;
         let reduces = matches!(data.op, StmtOp::Reduce { .. })
-            && data.dims.last().is_some_and(|d| d.extent > 1)
+            && data.dims.iter().any(|d| d.name.starts_with('k') && d.extent > 1)
             && !uses_dim(&data.write().index, data.dims.len() - 1);
         if !reduces {
             return self.loops_over_rest(kernel, stmt, "");
