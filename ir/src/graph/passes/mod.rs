@@ -97,8 +97,11 @@ pub fn run(
     Ok(passes.report)
 }
 
+/// A pass: rewrites a graph and gives the number of changes.
+pub type Pass = fn(&mut Graph) -> usize;
+
 /// Every pass by its name, for running one alone: in tests, or to find out which one is at fault.
-pub const PASSES: [(&str, fn(&mut Graph) -> usize); 9] = [
+pub const PASSES: [(&str, Pass); 9] = [
     ("fold", fold::run),
     ("canonicalize", canonicalize::run),
     ("equal", equal::run),
@@ -118,7 +121,7 @@ struct Passes<'a> {
 }
 
 impl Passes<'_> {
-    fn pass(&mut self, pass: &'static str, run: fn(&mut Graph) -> usize) -> Result<(), PassError> {
+    fn pass(&mut self, pass: &'static str, run: Pass) -> Result<(), PassError> {
         let start = Instant::now();
         let changes = run(self.graph);
         let time = start.elapsed();
