@@ -7,7 +7,7 @@ use aic_ir::tile::{Combine, Expr, ExprRef, Inst, ScalarBinary, ScalarUnary, Stmt
 use aic_ir::types::DType;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I32, I32X4, I64};
-use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value};
 
 use super::kernel::Emitter;
 use super::statement::chunks;
@@ -17,54 +17,74 @@ use super::values::{Operand, Val};
 /// Up to this many constants stay in registers from point to point.
 const KEPT_CONSTANTS: usize = 6;
 
+/// Expressions of at least so many instructions are mostly one chain of dependent ones.
+const LONG_EXPRESSION: usize = 16;
+
+/// So many chunks of a long expression are computed at once, instruction by instruction: their chains overlap, and they share
+/// the loads of constants.
+const INTERLEAVED: usize = 2;
+
 impl Emitter<'_, '_> {
     pub(super) fn map(&mut self, s: Stmt, stmt: &StmtData, expr: &Expr, vector: Option<usize>) -> Result<(), String> {
         let types = expr.dtypes(&|b| self.program.buffers.get(b).map(|d| d.dtype)).map_err(|e| e.to_string())?;
         let dst = self.operand(s, 0);
         let loads: Vec<Operand> = (0..expr.loads().count()).map(|i| self.operand(s, i + 1)).collect();
         let constants = expr.insts.iter().filter(|i| matches!(i, Inst::Const(_))).count();
-        for chunk in chunks(stmt, vector, &|_| true) {
+        let in_place = expr.loads().any(|l| l.buffer == stmt.write().buffer && l != stmt.write());
+        let together = if in_place || expr.insts.len() < LONG_EXPRESSION { 1 } else { INTERLEAVED };
+        for group in chunks(stmt, vector, &|_| true).chunks(together) {
             if constants > KEPT_CONSTANTS {
                 self.memo.forget_constants();
             }
-            let mut values: Vec<Val> = Vec::with_capacity(types.len());
+            let mut values: Vec<Vec<Val>> = vec![Vec::with_capacity(types.len()); group.len()];
             let mut next_load = loads.iter();
-            for (inst, &ty) in expr.insts.iter().zip(&types) {
-                let of = |r: &ExprRef| (values[r.0 as usize], types[r.0 as usize]);
-                let value = match inst {
-                    Inst::Load(_) => self.read(next_load.next().ok_or("a load too many")?, &chunk)?,
-                    Inst::Const(c) => Val { value: self.constant(*c, false)?, wide: false },
-                    Inst::Unary(op, a) => {
-                        let (a, from) = of(a);
-                        Val { value: self.unary(*op, a, from)?, wide: a.wide }
-                    }
-                    Inst::Binary(op, a, b) => {
-                        let ((a, from), (b, _)) = (of(a), of(b));
-                        self.binary(*op, a, b, from)?
-                    }
-                    Inst::Fma(a, b, c) => {
-                        let ([a, b, c], wide) = self.same_width([of(a), of(b), of(c)])?;
-                        Val { value: self.fma(a, b, c)?, wide }
-                    }
-                    Inst::Select(c, a, b) => self.select(of(c).0, of(a), of(b))?,
-                    Inst::Cast(to, a) => {
-                        let (a, from) = of(a);
-                        self.convert_val(a, from, *to)?
-                    }
-                    Inst::Bitcast(to, a) => {
-                        let (a, from) = of(a);
-                        Val { value: self.bitcast(a, from, *to)?, wide: a.wide }
-                    }
-                    Inst::Math(f, _) => return Err(format!("`{}` was not expanded", f.name())),
-                    Inst::Pow(..) => return Err("`pow` was not expanded".into()),
-                };
-                debug_assert!(scalar_type(ty).is_ok());
-                values.push(value);
+            for inst in &expr.insts {
+                let load = if matches!(inst, Inst::Load(_)) { next_load.next() } else { None };
+                for (chunk, values) in group.iter().zip(&mut values) {
+                    let value = match load {
+                        Some(operand) => self.read(operand, chunk)?,
+                        None => self.instruction(inst, values, &types)?,
+                    };
+                    values.push(value);
+                }
             }
-            let result = values.pop().ok_or("an empty expression")?;
-            self.write(&dst, &chunk, result)?;
+            for (chunk, values) in group.iter().zip(values) {
+                let result = *values.last().ok_or("an empty expression")?;
+                self.write(&dst, chunk, result)?;
+            }
         }
         Ok(())
+    }
+
+    fn instruction(&mut self, inst: &Inst, values: &[Val], types: &[DType]) -> Result<Val, String> {
+        let of = |r: &ExprRef| (values[r.0 as usize], types[r.0 as usize]);
+        Ok(match inst {
+            Inst::Load(_) => return Err("a load without an operand".into()),
+            Inst::Const(c) => Val { value: self.constant(*c, false)?, wide: false },
+            Inst::Unary(op, a) => {
+                let (a, from) = of(a);
+                Val { value: self.unary(*op, a, from)?, wide: a.wide }
+            }
+            Inst::Binary(op, a, b) => {
+                let ((a, from), (b, _)) = (of(a), of(b));
+                self.binary(*op, a, b, from)?
+            }
+            Inst::Fma(a, b, c) => {
+                let ([a, b, c], wide) = self.same_width([of(a), of(b), of(c)])?;
+                Val { value: self.fma(a, b, c)?, wide }
+            }
+            Inst::Select(c, a, b) => self.select(of(c).0, of(a), of(b))?,
+            Inst::Cast(to, a) => {
+                let (a, from) = of(a);
+                self.convert_val(a, from, *to)?
+            }
+            Inst::Bitcast(to, a) => {
+                let (a, from) = of(a);
+                Val { value: self.bitcast(a, from, *to)?, wide: a.wide }
+            }
+            Inst::Math(f, _) => return Err(format!("`{}` was not expanded", f.name())),
+            Inst::Pow(..) => return Err("`pow` was not expanded".into()),
+        })
     }
 
     /// Operands all scalar or all in vectors.
@@ -126,7 +146,7 @@ impl Emitter<'_, '_> {
     }
 
     /// Selects by a scalar truth value, or lane by lane by a mask.
-    fn choose(&mut self, ty: cranelift_codegen::ir::Type, condition: Value, a: Value, b: Value) -> Value {
+    fn choose(&mut self, ty: Type, condition: Value, a: Value, b: Value) -> Value {
         if !ty.is_vector() {
             return self.b.ins().select(condition, a, b);
         }
@@ -135,7 +155,7 @@ impl Emitter<'_, '_> {
     }
 
     /// The same bits as another vector type.
-    fn retype(&mut self, v: Value, ty: cranelift_codegen::ir::Type) -> Value {
+    fn retype(&mut self, v: Value, ty: Type) -> Value {
         if self.b.func.dfg.value_type(v) == ty {
             return v;
         }
@@ -169,6 +189,10 @@ impl Emitter<'_, '_> {
             ScalarBinary::Sub => self.b.ins().isub(a, b),
             ScalarBinary::Mul => self.combine(Combine::Mul, dtype, a, b),
             ScalarBinary::Div if float => self.b.ins().fdiv(a, b),
+            ScalarBinary::Div if wide => {
+                let ty = self.b.func.dfg.value_type(a);
+                self.by_lanes(ty, &[a, b], |e, x| Ok(e.divide(x[0], x[1], signed)))?
+            }
             ScalarBinary::Div => self.divide(a, b, signed),
             ScalarBinary::Max => self.max(dtype, a, b),
             ScalarBinary::Min => self.min(dtype, a, b),
@@ -213,21 +237,35 @@ impl Emitter<'_, '_> {
     fn shift_vector(&mut self, op: ScalarBinary, a: Val, b: Val, dtype: DType) -> Result<Value, String> {
         let signed = dtype.is_signed_int();
         let v = self.widen(a, dtype)?;
-        let one = |e: &mut Self, v: Value, by: Value| match op {
+        let shift = |e: &mut Self, v: Value, by: Value| match op {
             ScalarBinary::Shl => e.b.ins().ishl(v, by),
             _ if signed => e.b.ins().sshr(v, by),
             _ => e.b.ins().ushr(v, by),
         };
         if !b.wide {
-            return Ok(one(self, v, b.value));
+            return Ok(shift(self, v, b.value));
         }
-        let mut result = v;
+        let ty = self.b.func.dfg.value_type(v);
+        self.by_lanes(ty, &[v, b.value], |e, x| Ok(shift(e, x[0], x[1])))
+    }
+
+    /// What vectors have no instruction for, one lane at a time.
+    fn by_lanes(
+        &mut self,
+        ty: Type,
+        operands: &[Value],
+        mut f: impl FnMut(&mut Self, &[Value]) -> Result<Value, String>,
+    ) -> Result<Value, String> {
+        let mut result = None;
         for lane in 0..LANES as u8 {
-            let (x, by) = (self.b.ins().extractlane(v, lane), self.b.ins().extractlane(b.value, lane));
-            let x = one(self, x, by);
-            result = self.b.ins().insertlane(result, x, lane);
+            let elements: Vec<Value> = operands.iter().map(|&v| self.b.ins().extractlane(v, lane)).collect();
+            let element = f(self, &elements)?;
+            result = Some(match result {
+                None => self.b.ins().scalar_to_vector(ty, element),
+                Some(v) => self.b.ins().insertlane(v, element, lane),
+            });
         }
-        Ok(result)
+        result.ok_or_else(|| "a vector without lanes".into())
     }
 
     fn select(&mut self, c: Val, a: (Val, DType), b: (Val, DType)) -> Result<Val, String> {
@@ -265,6 +303,8 @@ impl Emitter<'_, '_> {
             (DType::F32, DType::I32) => self.b.ins().fcvt_to_sint_sat(I32X4, v),
             (DType::I32, DType::F32) => self.b.ins().fcvt_from_sint(F32X4, v),
             (DType::I32, DType::U32) | (DType::U32, DType::I32) => v,
+            (DType::F32, DType::U32) => self.by_lanes(I32X4, &[v], |e, x| e.convert(x[0], from, to))?,
+            (DType::U32, DType::F32) => self.by_lanes(F32X4, &[v], |e, x| e.convert(x[0], from, to))?,
             (DType::Bool, DType::I32 | DType::U32) => self.b.ins().ineg(v),
             (DType::Bool, DType::F32) => {
                 let one = self.constant(aic_ir::tile::Scalar::f32(1.0), true)?;
@@ -326,7 +366,7 @@ impl Emitter<'_, '_> {
     }
 
     /// Truncates toward zero and saturates; NaN gives 0. Narrow types saturate in 32 bits first.
-    fn float_to_int(&mut self, v: Value, to: DType, ty: cranelift_codegen::ir::Type) -> Value {
+    fn float_to_int(&mut self, v: Value, to: DType, ty: Type) -> Value {
         let narrow = to.bytes() < 4;
         let wide = if narrow { I32 } else { ty };
         if !to.is_signed_int() && !narrow {

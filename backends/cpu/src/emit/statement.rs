@@ -14,6 +14,17 @@ use super::types::LANES;
 use super::values::{Chunk, Memo, Operand, Val};
 use super::vectorize::vector_dim;
 
+/// The operands of an `mma`.
+struct Multiply {
+    a: Operand,
+    b: Operand,
+    acc: Operand,
+    fused: bool,
+    /// Whether every product of a step takes another element (or vector) of the operand.
+    a_once: bool,
+    b_once: bool,
+}
+
 impl Emitter<'_, '_> {
     pub(super) fn statement(&mut self, s: Stmt) -> Result<(), String> {
         let kernel = self.kernel;
@@ -56,41 +67,42 @@ impl Emitter<'_, '_> {
             Chunk { point, vector: chunk.vector }
         };
         let (results, products) = (chunks(stmt, vector, &kept), chunks(stmt, None, &|d| !kept(d)));
-        if self.registers.contains_key(&acc.buffer) {
+        let mut step = Multiply { a, b, acc, fused, a_once: true, b_once: true };
+        if self.registers.contains_key(&step.acc.buffer) {
+            // Whether neighbours in the order of results have other operands.
+            let once = |op: &Operand| -> bool {
+                let places: Vec<_> = results.iter().map(|r| self.place(op, r)).collect();
+                places.windows(2).all(|p| p[0] != p[1])
+            };
+            (step.a_once, step.b_once) = (once(&step.a), once(&step.b));
             for k in &products {
                 for r in &results {
                     let at = all(r, k);
-                    let old = self.read(&acc, &at)?;
-                    let new = self.multiply_add(&a, &b, &acc, &at, old, fused)?;
-                    self.write(&acc, &at, new)?;
+                    let old = self.read(&step.acc, &at)?;
+                    let new = self.multiply_add(&step, &at, old)?;
+                    self.write(&step.acc, &at, new)?;
                 }
             }
         } else {
             for r in &results {
-                let mut sum = self.read(&acc, r)?;
+                let mut sum = self.read(&step.acc, r)?;
                 for k in &products {
-                    sum = self.multiply_add(&a, &b, &acc, &all(r, k), sum, fused)?;
+                    sum = self.multiply_add(&step, &all(r, k), sum)?;
                 }
-                self.write(&acc, r, sum)?;
+                self.write(&step.acc, r, sum)?;
             }
         }
         Ok(())
     }
 
-    fn multiply_add(
-        &mut self,
-        a: &Operand,
-        b: &Operand,
-        acc: &Operand,
-        at: &Chunk,
-        sum: Val,
-        fused: bool,
-    ) -> Result<Val, String> {
+    fn multiply_add(&mut self, step: &Multiply, at: &Chunk, sum: Val) -> Result<Val, String> {
+        let (a, b, acc) = (&step.a, &step.b, &step.acc);
         let (x, y) = (self.read(a, at)?, self.read(b, at)?);
         let wide = at.vector.is_some();
-        // x86 overwrites the first factor. That should be the one with fewer further uses: a vector that belongs to one row
-        // before a scalar that is spread over all lanes for several columns.
-        let (x, y) = if y.wide && !x.wide { ((y, b), (x, a)) } else { ((x, a), (y, b)) };
+        // x86 overwrites the first factor, and copies it before if it is used again. A scalar spread over all lanes for one
+        // product is loaded and spread by one instruction; for several, copies of the vector were measured to be cheaper.
+        let swap = if x.wide { !y.wide && step.b_once } else { y.wide && !step.a_once };
+        let (x, y) = if swap { ((y, b), (x, a)) } else { ((x, a), (y, b)) };
         let [x, y] = [x, y].map(|(v, op)| -> Result<Value, String> {
             let v = self.convert_val(v, op.dtype, acc.dtype)?;
             if wide { self.widen(v, acc.dtype) } else { Ok(v.value) }
@@ -100,7 +112,7 @@ impl Emitter<'_, '_> {
         let value = if !acc.dtype.is_float() {
             let product = self.b.ins().imul(x, y);
             self.b.ins().iadd(sum, product)
-        } else if fused {
+        } else if step.fused {
             self.fma(x, y, sum)?
         } else {
             let product = self.b.ins().fmul(x, y);

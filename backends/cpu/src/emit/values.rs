@@ -131,6 +131,12 @@ impl Emitter<'_, '_> {
         (self.terms(&at, op.dtype.bytes() as i64), at.constant_part())
     }
 
+    /// What identifies the elements that a chunk refers to.
+    pub(super) fn place(&self, op: &Operand, chunk: &Chunk) -> (Terms, i64, bool) {
+        let (terms, constant) = self.position(op, &chunk.point);
+        (terms, constant, chunk.vector.is_some())
+    }
+
     fn at_point(&self, stmt: Stmt, e: &Affine, point: &[i64]) -> Affine {
         let map = |v: Var| match v {
             Var::Dim(d) => point.get(d as usize).map_or(Affine::var(v), |&p| Affine::constant(p)),

@@ -1,6 +1,6 @@
 //! Which statements can be executed in vectors.
 
-use aic_ir::tile::{Exec, Inst, Program, ScalarBinary, StmtData, StmtOp};
+use aic_ir::tile::{Exec, Program, StmtData, StmtOp};
 use aic_ir::types::DType;
 
 use super::types::vector_type;
@@ -30,13 +30,7 @@ pub(super) fn vectorizable(program: &Program, stmt: &StmtData) -> Result<(), Str
     let StmtOp::Map { value, .. } = &stmt.op else { return Ok(()) };
     let types = value.dtypes(&|b| program.buffers.get(b).map(|d| d.dtype)).map_err(|e| e.to_string())?;
     for (inst, ty) in value.insts.iter().zip(&types) {
-        let supported = match inst {
-            Inst::Binary(ScalarBinary::Div, ..) => ty.is_float(),
-            Inst::Cast(DType::F32, from) => !matches!(types[from.0 as usize], DType::U32),
-            Inst::Cast(DType::U32, from) => !types[from.0 as usize].is_float(),
-            _ => true,
-        };
-        if !supported || !(in_vectors(*ty) || *ty == DType::Bool) {
+        if !(in_vectors(*ty) || *ty == DType::Bool) {
             return Err(format!("`{}` is vectorized, but computes {ty} by {inst:?}", stmt.name));
         }
     }
