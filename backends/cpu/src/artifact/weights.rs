@@ -11,7 +11,7 @@
 //! | 8 | 4 | version of this format: 1 |
 //! | 12 | 4 | size of this header: 64 |
 //! | 16 | 8 | size of the whole block with this header |
-//! | 24 | 8 | [checksum] of the weights |
+//! | 24 | 8 | [checksum](Checksum) of the weights |
 //! | 32 | 32 | SHA-256 of the weights |
 //! | 64 | | the weights |
 
