@@ -289,7 +289,8 @@ impl Emitter<'_, '_> {
             let e = self.at_point(op.stmt, e, point);
             let (lo, hi) = e.range(&|v| self.extent(op.stmt, v));
             let last = *size as i64 - 1;
-            if hi < 0 || lo > last {
+            // Nothing lies inside an empty buffer, and nothing in it can be read in place of what lies outside.
+            if *size == 0 || hi < 0 || lo > last {
                 return Inside::Never;
             }
             if lo >= 0 && hi <= last {
