@@ -137,7 +137,7 @@ fn write(asked: &Asked, args: &CompileArgs, model: &Model, artifacts: &Artifacts
     for (kind, path) in files.iter().filter(|(kind, _)| is_list(*kind)) {
         let text = if *kind == EmitKind::Manifest {
             let files = written.iter().map(|w| File { kind: w.kind.into(), bytes: w.bytes, sha256: w.sha256.clone() });
-            Manifest::new(&artifacts.artifact.note, flags(args), files.collect()).to_json()
+            Manifest::new(&artifacts.artifact.note, flags(args)?, files.collect()).to_json()
         } else {
             let made: Vec<PathBuf> = files.iter().filter(|(k, _)| !is_list(*k)).map(|(_, p)| p.clone()).collect();
             report::dep_info(&made, &model.files())
@@ -180,13 +180,12 @@ impl Write for Hashing<'_> {
 
 impl Hashing<'_> {
     fn finish(self, kind: &'static str, path: PathBuf) -> Written {
-        let sha256 = self.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Written { kind, path, bytes: self.bytes, sha256 }
+        Written { kind, path, bytes: self.bytes, sha256: hex(self.hash.finalize()) }
     }
 }
 
-/// The flags that shape the result, without paths.
-fn flags(args: &CompileArgs) -> Vec<String> {
+/// The flags that shape the result; files are named by the hash of what is in them.
+fn flags(args: &CompileArgs) -> Result<Vec<String>> {
     let mut flags: Vec<String> = args.shape.iter().map(|s| format!("--shape {s}")).collect();
     flags.extend(args.state.iter().map(|s| format!("--state {s}")));
     flags.extend(args.target.target.iter().map(|t| format!("--target {t}")));
@@ -202,7 +201,16 @@ fn flags(args: &CompileArgs) -> Vec<String> {
     if args.weights == WeightsPlace::External {
         flags.push("--weights external".into());
     }
-    flags
+    for (flag, path) in [("--machine", &args.target.machine), ("--schedule", &args.target.schedule)] {
+        if let Some(path) = path {
+            flags.push(format!("{flag} sha256:{}", hex(Sha256::digest(job::read_text(path)?))));
+        }
+    }
+    Ok(flags)
+}
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Reads `arena=64KiB`.

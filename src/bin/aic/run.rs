@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aic::output::{Outputs, create_folder};
 use aic::{Model, npy, npz};
-use aic_ir::types::Tensor;
+use aic_ir::types::{DType, Tensor};
 use anyhow::Result;
 use serde_json::json;
 
@@ -84,8 +84,9 @@ fn file_names(outputs: &[(String, Tensor)]) -> Vec<String> {
 fn preview(tensor: &Tensor) -> String {
     const SHOWN: u64 = 8;
     let elems = tensor.ty().elems();
-    let mut shown: Vec<String> =
-        (0..elems.min(SHOWN)).filter_map(|i| tensor.get_f64(i)).map(|v| format!("{v}")).collect();
+    // The shortest text that reads back: fewer digits for the smaller type.
+    let text = |v: f64| if tensor.ty().dtype() == DType::F32 { (v as f32).to_string() } else { v.to_string() };
+    let mut shown: Vec<String> = (0..elems.min(SHOWN)).filter_map(|i| tensor.get_f64(i)).map(text).collect();
     if elems > SHOWN {
         shown.push("…".to_owned());
     }

@@ -1,3 +1,5 @@
+//! Tests of the interpreter of tile programs: semantics of every statement, and what it refuses.
+
 use super::*;
 use crate::tile::{
     Access, Affine, BufferData, Combine, Dim, Exec, Expr, Inst, Layout, LayoutDim, Loop, LoopData, LoopKind, Scalar,

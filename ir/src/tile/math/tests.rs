@@ -1,3 +1,5 @@
+//! Tests of expanded functions: their error in ULP against binary64, and special values.
+
 use super::*;
 use crate::tile::interp;
 use crate::tile::{Access, Affine, Buffer, BufferData, Dim, Exec, Item, KernelData, Step, StmtData, Storage};

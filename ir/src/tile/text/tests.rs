@@ -1,3 +1,5 @@
+//! Tests of the text form of tile programs: round trips, and what does not parse.
+
 use crate::lower::lower;
 use crate::machine::{Machine, Target, builtin};
 use crate::schedule::{Level, Options, schedule};

@@ -1,3 +1,5 @@
+//! Tests of the verifier of tile programs: each rule broken once, and nothing refused that is right.
+
 use super::*;
 use crate::lower::lower;
 use crate::machine::{Target, builtin};
