@@ -102,7 +102,8 @@ fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, Error> {
         .prefix(".aic-")
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)
-        .map_err(|e| Error::io("write", path, e))
+        // The kind alone: the error's own text names the temporary file.
+        .map_err(|e| Error::io("write", path, e.kind().into()))
 }
 
 /// Makes a folder and those above it.

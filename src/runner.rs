@@ -22,7 +22,8 @@ pub struct Runner {
 impl Runner {
     pub(crate) fn new(artifacts: &Artifacts) -> Result<Self, Error> {
         let weights = Weights::new(&artifacts.program, &artifacts.plan).to_vec().map_err(artifact_error)?;
-        let jit = Jit::new(&artifacts.compiled, &weights).map_err(|e| Error::stage("this host", e))?;
+        let jit = Jit::new(&artifacts.compiled, &weights)
+            .map_err(|e| Error::Refused(format!("this host cannot run the code: {e}")))?;
         let graph = &artifacts.graph;
         let steps = artifacts.compiled.steps.iter().enumerate();
         Ok(Self {
