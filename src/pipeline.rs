@@ -137,7 +137,7 @@ fn given_schedule(text: &str, naive: &Program, target: &CpuTarget) -> Result<Sch
     let refused = |e| Error::stage("the given schedule", e);
     let schedule = Schedule::parse(text).map_err(refused)?;
     let program = schedule::apply(naive, &schedule, target).map_err(refused)?;
-    let costs = schedule::cost(&program, &target.machine);
+    let costs = schedule::cost(&program, target);
     Ok(Scheduled { program, schedule, costs })
 }
 

@@ -11,15 +11,17 @@
 //! | [`jit`] | running in this process |
 //! | [`status`] | the status numbers of the C interface |
 //! | [`emit`] | scheduled programs to Cranelift IR to machine code |
+//! | `microkernel` | assembled matrix-product tiles in 256- and 512-bit vectors, where the schedule asks for them |
 //! | [`code`] | compiled functions: bytes, calls among each other, stack |
 //! | [`artifact`] | objects, archives, shared libraries, headers and weights of a compiled program; the C interface |
 //!
-//! Every loop, load and instruction comes from the tile program; there are no operator bodies and no runtime here.
+//! Every loop and statement comes from the tile program; there are no operator bodies and no runtime here.
 
 pub mod artifact;
 pub mod code;
 pub mod emit;
 pub mod jit;
+mod microkernel;
 pub mod status;
 pub mod target;
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aic_ir::machine::{Arch, Machine, Target};
+use aic_ir::machine::{Arch, Intrinsic, Machine, Target};
 use aic_ir::tile::{KernelData, Program};
 use cranelift_codegen::isa::{self, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
@@ -49,6 +49,8 @@ pub struct CpuTarget {
     pub triple: Triple,
     /// Cranelift's code generator, set up for both.
     pub isa: Arc<dyn TargetIsa>,
+    /// Micro-kernels that the machine can run.
+    intrinsics: Vec<Intrinsic>,
 }
 
 impl fmt::Debug for CpuTarget {
@@ -102,13 +104,18 @@ impl CpuTarget {
             builder.set(flag, value).map_err(|e| internal(&e))?;
         }
         let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| internal(&e))?;
-        Ok(Self { machine, triple, isa })
+        let intrinsics = crate::microkernel::intrinsics(&machine);
+        Ok(Self { machine, triple, isa, intrinsics })
     }
 }
 
 impl Target for CpuTarget {
     fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    fn intrinsics(&self) -> &[Intrinsic] {
+        &self.intrinsics
     }
 
     fn legal(&self, program: &Program, kernel: &KernelData) -> Result<(), String> {

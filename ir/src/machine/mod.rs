@@ -4,11 +4,13 @@
 //! the hardware, so a new core is a new file. Unknown keys and impossible values are refused.
 
 mod builtin;
+mod intrinsic;
 
 use serde::Deserialize;
 
 use crate::tile::{KernelData, Program};
 pub use builtin::{BUILTIN_NAMES, builtin};
+pub use intrinsic::{GemmTile, Intrinsic, MacUnit};
 
 /// Processor architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -150,21 +152,22 @@ impl Machine {
         self.features.iter().any(|f| f == feature)
     }
 
+    /// What executes multiply-adds that the code generator emits.
+    pub fn mac_unit(&self) -> MacUnit {
+        MacUnit {
+            lanes: self.lanes_f32(),
+            registers: self.vector_registers,
+            // A broadcast, the register that a multiply-add overwrites (or the product), and one for the allocator.
+            spare_registers: 3,
+            mac_per_cycle: self.mac_per_cycle,
+            loads_per_cycle: self.loads_per_cycle,
+        }
+    }
+
     /// Float operations per second of one core at best.
     pub fn peak_flops(&self) -> f64 {
         2.0 * self.mac_per_cycle * self.lanes_f32() as f64 * self.clock_hz
     }
-}
-
-/// A micro-kernel or instruction that can execute a whole tile.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Intrinsic {
-    /// Name: dtype-op-tile-isa, as `f32_gemm_14x32_avx512`.
-    pub name: &'static str,
-    /// The tile it computes, as the text of a reference kernel with one statement.
-    pub reference: &'static str,
-    /// Cycles for one execution of the tile.
-    pub cycles: f64,
 }
 
 /// What a backend tells the scheduler.

@@ -5,8 +5,12 @@
 //! kernel's buffers once, from the level that holds the working set; constants of a program that is larger than a
 //! cache come from memory each run. The prediction is the larger of the two, plus the cost of the call.
 
-use crate::machine::{Machine, MemoryLevel};
+use super::scheduler::step_cycles;
+use crate::machine::{Intrinsic, Machine, MemoryLevel, Target};
 use crate::tile::{Exec, Inst, Item, KernelData, Program, Step, StmtData, StmtOp, Storage};
+
+/// Cycles to call a micro-kernel and return.
+const INTRINSIC_CALL_CYCLES: f64 = 12.0;
 
 /// Prediction for one kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +26,7 @@ pub struct KernelCost {
 }
 
 /// Predicts every kernel of a scheduled program, in order of execution.
-pub fn cost(program: &Program, machine: &Machine) -> Vec<KernelCost> {
+pub fn cost(program: &Program, target: &dyn Target) -> Vec<KernelCost> {
     let runs = program.steps.iter().filter_map(|step| match step {
         Step::Run(k) => Some(*k),
         Step::Check { .. } => None,
@@ -34,13 +38,14 @@ pub fn cost(program: &Program, machine: &Machine) -> Vec<KernelCost> {
             weights += data.bytes() as f64;
         }
     }
-    kernels.into_iter().map(|k| kernel_cost(program, &program.kernels[k], machine, weights)).collect()
+    kernels.into_iter().map(|k| kernel_cost(program, &program.kernels[k], target, weights)).collect()
 }
 
-fn kernel_cost(program: &Program, data: &KernelData, machine: &Machine, weights: f64) -> KernelCost {
+fn kernel_cost(program: &Program, data: &KernelData, target: &dyn Target, weights: f64) -> KernelCost {
+    let machine = target.machine();
     let mut cycles = machine.call_cycles;
     let mut flops = 0.0;
-    body_cycles(data, &data.body, 1.0, machine, &mut cycles, &mut flops);
+    body_cycles(data, &data.body, 1.0, target, &mut cycles, &mut flops);
     let mut activations = 0.0;
     let mut constants = 0.0;
     for b in data.buffers() {
@@ -73,16 +78,16 @@ fn level_for(machine: &Machine, bytes: f64) -> Option<&MemoryLevel> {
     machine.memory.iter().find(|l| l.bytes == 0 || l.bytes as f64 >= bytes).or(machine.memory.last())
 }
 
-fn body_cycles(data: &KernelData, body: &[Item], times: f64, machine: &Machine, cycles: &mut f64, flops: &mut f64) {
+fn body_cycles(data: &KernelData, body: &[Item], times: f64, target: &dyn Target, cycles: &mut f64, flops: &mut f64) {
     for item in body {
         match item {
             Item::Loop(l, inner) => {
                 let n = data.loops[*l].extent as f64;
                 *cycles += times * n;
-                body_cycles(data, inner, times * n, machine, cycles, flops);
+                body_cycles(data, inner, times * n, target, cycles, flops);
             }
             Item::Stmt(s) => {
-                let (c, f) = stmt_cost(&data.stmts[*s], machine);
+                let (c, f) = stmt_cost(&data.stmts[*s], target);
                 *cycles += times * c;
                 *flops += times * f;
             }
@@ -91,7 +96,11 @@ fn body_cycles(data: &KernelData, body: &[Item], times: f64, machine: &Machine, 
 }
 
 /// Cycles and float operations of one execution of a tile.
-fn stmt_cost(stmt: &StmtData, machine: &Machine) -> (f64, f64) {
+fn stmt_cost(stmt: &StmtData, target: &dyn Target) -> (f64, f64) {
+    let machine = target.machine();
+    if let Some(i) = target.intrinsics().iter().find(|i| stmt.intrinsic.as_deref() == Some(i.name)) {
+        return intrinsic_cost(stmt, i);
+    }
     let lanes = machine.lanes_f32() as f64;
     let points = stmt.points() as f64;
     let vector = stmt.dims.iter().find(|d| d.exec == Exec::Vector);
@@ -141,4 +150,15 @@ fn stmt_cost(stmt: &StmtData, machine: &Machine) -> (f64, f64) {
         // A tree of scalar operations, one after the other at its last levels.
         StmtOp::Reduce { .. } => (points * 2.0, points),
     }
+}
+
+/// A tile that a micro-kernel executes: its steps at the unit's rates, and a load and a store of every accumulator.
+fn intrinsic_cost(stmt: &StmtData, intrinsic: &Intrinsic) -> (f64, f64) {
+    let points = stmt.points() as f64;
+    let results: u64 = stmt.dims.iter().filter(|d| d.name.starts_with('d')).map(|d| d.extent).product();
+    let rows = stmt.dims.iter().filter(|d| d.name.starts_with('d')).rev().nth(1).map_or(1, |d| d.extent);
+    let columns = results / rows.max(1);
+    let steps = points / (results as f64).max(1.0);
+    let accumulators = 2.0 * results as f64 / intrinsic.unit.lanes as f64;
+    (steps * step_cycles(&intrinsic.unit, rows, columns) + accumulators + INTRINSIC_CALL_CYCLES, 2.0 * points)
 }

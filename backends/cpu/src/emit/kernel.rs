@@ -7,10 +7,11 @@
 
 use aic_ir::tile::{Access, Affine, Buffer, Item, KernelData, Loop, Program, Space, Stmt, StmtOp, Storage};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value, types::I64};
+use cranelift_codegen::ir::{AbiParam, FuncRef, Function, InstBuilder, Signature, UserFuncName, Value, types::I64};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::Library;
 use super::address::{DATA, Index, Key, is_unrolled};
 use super::registers::Registers;
 use super::values::Memo;
@@ -38,6 +39,10 @@ pub(super) struct Emitter<'a, 'f> {
     pub(super) data: Option<Value>,
     /// What the current statement has loaded.
     pub(super) memo: Memo,
+    /// Functions of the program, for what kernels call.
+    pub(super) library: &'a mut Library,
+    /// Those that this kernel calls already.
+    pub(super) callees: FxHashMap<usize, FuncRef>,
 }
 
 /// Buffers that a kernel's function takes as pointers, in order.
@@ -54,6 +59,7 @@ pub(super) fn build(
     program: &Program,
     kernel: &KernelData,
     target: &CpuTarget,
+    library: &mut Library,
     context: &mut FunctionBuilderContext,
 ) -> Result<Function, CpuError> {
     let mut sig = Signature::new(target.isa.default_call_conv());
@@ -80,6 +86,8 @@ pub(super) fn build(
         scopes: vec![FxHashMap::default()],
         data: None,
         memo: Memo::default(),
+        library,
+        callees: FxHashMap::default(),
     };
     let fail = |reason: String| CpuError::Kernel { kernel: kernel.name.clone(), reason };
     for &s in &stmts {

@@ -10,6 +10,8 @@ use super::vectorize::vectorizable;
 const MAX_STATEMENT: u64 = 4096;
 /// Most instructions of a kernel, repeated bodies counted as often as they are repeated.
 const MAX_KERNEL: u64 = 65_536;
+/// Instructions to call a micro-kernel.
+const CALL: u64 = 8;
 /// Most elements of a buffer in registers; more would only be spilled.
 pub(super) const MAX_REGISTER_ELEMS: u64 = 1024;
 
@@ -48,6 +50,9 @@ fn body(program: &Program, kernel: &KernelData, items: &[Item]) -> Result<u64, S
 }
 
 fn statement(program: &Program, stmt: &StmtData) -> Result<u64, String> {
+    if stmt.intrinsic.is_some() {
+        return Ok(CALL);
+    }
     if stmt.dims.iter().any(|d| d.exec == Exec::Vector) {
         vectorizable(program, stmt)?;
     }

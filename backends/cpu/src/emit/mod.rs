@@ -7,6 +7,7 @@
 //!          values      operands: loads, stores, splats, constants
 //!          registers   buffers that are variables
 //!          address     affine offsets as pointer arithmetic
+//!          intrinsic   calls of assembled micro-kernels
 //! function ─native─▶ bytes, calls, stack
 //! program ──entry──▶ the function that runs all steps
 //! ```
@@ -14,6 +15,7 @@
 mod address;
 mod entry;
 mod expression;
+mod intrinsic;
 mod kernel;
 pub(crate) mod legal;
 mod native;
@@ -26,6 +28,7 @@ mod vectorize;
 
 use std::hash::BuildHasher;
 
+use aic_ir::machine::GemmTile;
 use aic_ir::plan::Plan;
 use aic_ir::tile::{Kernel, Program, Step};
 use cranelift_codegen::ir;
@@ -33,6 +36,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::code::{Compiled, Function, StepCode};
+use crate::microkernel::{self, Width};
 use crate::{CpuError, CpuTarget};
 
 /// What to keep and add beside the code.
@@ -54,10 +58,9 @@ pub struct Options {
 /// When a kernel is not [legal](aic_ir::machine::Target::legal), a buffer is not placed, or the code generator fails.
 pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Options) -> Result<Compiled, CpuError> {
     let mut context = FunctionBuilderContext::new();
-    let mut functions: Vec<Function> = Vec::new();
-    let mut by_hash: FxHashMap<u64, Vec<(ir::function::FunctionStencil, usize)>> = FxHashMap::default();
+    let mut library = Library::new(options.asm);
+    let mut by_hash: FxHashMap<u64, Vec<(ir::Function, usize)>> = FxHashMap::default();
     let mut of_kernel: FxHashMap<Kernel, usize> = FxHashMap::default();
-    let mut symbols = FxHashSet::default();
     for step in &program.steps {
         let Step::Run(k) = step else { continue };
         if of_kernel.contains_key(k) {
@@ -65,15 +68,20 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         }
         let kernel = &program.kernels[*k];
         legal::legal(program, kernel).map_err(|reason| CpuError::Kernel { kernel: kernel.name.clone(), reason })?;
-        let body = kernel::build(program, kernel, target, &mut context)?;
+        let body = kernel::build(program, kernel, target, &mut library, &mut context)?;
+        // What a function calls is named outside of its stencil.
+        let callees = body.params.user_named_funcs();
         let equal = by_hash.entry(FxBuildHasher.hash_one(&body.stencil)).or_default();
-        let index = match equal.iter().find(|(stencil, _)| *stencil == body.stencil) {
+        let same = |f: &ir::Function| f.stencil == body.stencil && f.params.user_named_funcs() == callees;
+        let index = match equal.iter().find(|(f, _)| same(f)) {
             Some((_, index)) => *index,
             None => {
-                equal.push((body.stencil.clone(), functions.len()));
-                let symbol = unique_symbol(&kernel.name, &mut symbols);
-                functions.push(native::compile(body, symbol, target, options, 0)?);
-                functions.len() - 1
+                let callee_stack_bytes = if callees.is_empty() { 0 } else { microkernel::STACK_BYTES };
+                let symbol = unique_symbol(&kernel.name, &mut library.symbols);
+                let function = native::compile(body.clone(), symbol, target, options, callee_stack_bytes)?;
+                let index = library.add(function);
+                equal.push((body, index));
+                index
             }
         };
         of_kernel.insert(*k, index);
@@ -86,26 +94,26 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         };
         steps.push(StepCode { name, function, entry: None });
     }
-    let mut add_entry = |name: &str, range: std::ops::Range<usize>, functions: &mut Vec<Function>| {
+    let mut add_entry = |name: &str, range: std::ops::Range<usize>, library: &mut Library| {
         let callees = steps[range.clone()].iter().filter_map(|s| s.function);
-        let deepest = callees.map(|f| functions[f].stack_bytes).max().unwrap_or(0);
+        let deepest = callees.map(|f| library.functions[f].stack_bytes).max().unwrap_or(0);
         let body = entry::build(program, plan, target, &program.steps[range], &of_kernel, &mut context)?;
-        functions.push(native::compile(body, unique_symbol(name, &mut symbols), target, options, deepest)?);
-        Ok::<usize, CpuError>(functions.len() - 1)
+        let symbol = unique_symbol(name, &mut library.symbols);
+        Ok::<usize, CpuError>(library.add(native::compile(body, symbol, target, options, deepest)?))
     };
     let mut entries = Vec::new();
     if options.step_entries {
         for i in 0..program.steps.len() {
-            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut functions)?);
+            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut library)?);
         }
     }
-    let entry = add_entry("entry", 0..program.steps.len(), &mut functions)?;
+    let entry = add_entry("entry", 0..program.steps.len(), &mut library)?;
     for (step, entry) in steps.iter_mut().zip(entries) {
         step.entry = Some(entry);
     }
     let bytes = |buffers: &[aic_ir::tile::Buffer]| buffers.iter().map(|b| program.buffers[*b].bytes()).collect();
     Ok(Compiled {
-        functions,
+        functions: library.functions,
         entry,
         steps,
         input_bytes: bytes(&program.inputs),
@@ -115,6 +123,37 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         arch: target.machine.arch,
         features: target.machine.features.clone(),
     })
+}
+
+/// The functions of a program while it is compiled.
+pub(super) struct Library {
+    functions: Vec<Function>,
+    symbols: FxHashSet<String>,
+    gemms: FxHashMap<(Width, GemmTile), usize>,
+    asm: bool,
+}
+
+impl Library {
+    fn new(asm: bool) -> Self {
+        Self { functions: Vec::new(), symbols: FxHashSet::default(), gemms: FxHashMap::default(), asm }
+    }
+
+    fn add(&mut self, function: Function) -> usize {
+        self.functions.push(function);
+        self.functions.len() - 1
+    }
+
+    /// The micro-kernel of a tile; assembled once for all kernels that use it.
+    pub(super) fn gemm(&mut self, name: &str, width: Width, tile: GemmTile) -> Result<usize, String> {
+        if let Some(&index) = self.gemms.get(&(width, tile)) {
+            return Ok(index);
+        }
+        let symbol = unique_symbol(&format!("{name}_{}x{}x{}", tile.rows, tile.columns, tile.depth), &mut self.symbols);
+        let function = microkernel::assemble(width, &tile, symbol, self.asm).map_err(|e| e.to_string())?;
+        let index = self.add(function);
+        self.gemms.insert((width, tile), index);
+        Ok(index)
+    }
 }
 
 /// A name that assemblers accept and that no other function has.

@@ -30,7 +30,7 @@ impl Emitter<'_, '_> {
         let kernel = self.kernel;
         let stmt = &kernel.stmts[s];
         if let Some(name) = &stmt.intrinsic {
-            return Err(format!("`{}` names the intrinsic `{name}`, which this target does not have", stmt.name));
+            return self.intrinsic(s, stmt, name);
         }
         self.memo = Memo::default();
         let vector = vector_dim(self.program, stmt);

@@ -197,6 +197,15 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// The address of the element of one point of a buffer in memory.
+    pub(super) fn element_pointer(&mut self, op: &Operand, point: &[i64]) -> Result<Value, String> {
+        let (terms, constant) = self.position(op, point);
+        let base = self.pointer(op.buffer).ok_or("a buffer without a pointer")?;
+        let address = self.address(op.stmt, base, &terms);
+        let displacement = self.displacement(op, constant)?;
+        Ok(self.b.ins().iadd_imm_s(address, i64::from(displacement)))
+    }
+
     fn read_scattered(&mut self, op: &Operand, chunk: &Chunk) -> Result<Val, String> {
         let mut value = None;
         for lane in 0..LANES {

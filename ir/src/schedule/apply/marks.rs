@@ -136,9 +136,11 @@ pub(super) fn intrinsic(
 ) -> Result<(), Refusal> {
     let k = kernel_named(program, kernel)?;
     let s = stmt_named(&program.kernels[k], stmt)?;
-    if !target.intrinsics().iter().any(|i| i.name == name) {
+    let Some(intrinsic) = target.intrinsics().iter().find(|i| i.name == name) else {
         return Err(Refusal::Illegal(format!("machine `{}` has no intrinsic `{name}`", target.machine().name)));
-    }
+    };
+    let data = &program.kernels[k];
+    intrinsic.tile(program, data, &data.stmts[s]).map_err(|e| Refusal::Illegal(format!("`{stmt}`: {e}")))?;
     program.kernels[k].stmts[s].intrinsic = Some(name.to_owned());
     Ok(())
 }

@@ -81,6 +81,9 @@ pub(super) fn place(program: &mut Program, kernel: &str, buffer: &str, space: Sp
         let data = &program.kernels[k];
         for s in data.stmts_in_order() {
             let stmt = &data.stmts[s];
+            if stmt.intrinsic.is_some() && stmt.touches(b) {
+                return Err(Refusal::Illegal(format!("`{}` needs `{buffer}` in memory for its intrinsic", stmt.name)));
+            }
             for access in stmt.accesses().into_iter().filter(|a| a.buffer == b) {
                 let mut indexed_by_loop = false;
                 for e in &access.index {

@@ -17,6 +17,9 @@ use crate::tile::StmtOp;
 /// Rows of scores that are resident at once: what the register tile of the products needs.
 const ROWS: u64 = 4;
 
+/// The same where a micro-kernel computes the products.
+const INTRINSIC_ROWS: u64 = 8;
+
 /// A run of statements that is scheduled as one piece.
 enum Segment {
     /// An initialization, a contraction and its epilogue.
@@ -46,9 +49,10 @@ impl Scheduler<'_> {
             Some(s) => self.extent(kernel, s, rows)?.unwrap_or(1),
             None => 1,
         };
+        let at_once = if self.target.intrinsics().is_empty() { ROWS } else { INTRINSIC_ROWS };
         let mut groups = vec![stmts.to_vec()];
-        if extent > ROWS {
-            groups.extend(self.split(kernel, stmts, rows, ROWS, "i")?);
+        if extent > at_once {
+            groups.extend(self.split(kernel, stmts, rows, at_once, "i")?);
         }
         for group in groups {
             for segment in self.segments(kernel, &group)? {

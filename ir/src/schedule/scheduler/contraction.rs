@@ -16,6 +16,7 @@
 
 use super::tiles::register_tile;
 use super::{Directive, Level, ScheduleError, Scheduler, uses_dim};
+use crate::machine::Intrinsic;
 use crate::schedule::Operand;
 use crate::tile::{Access, Buffer, Layout, StmtData, StmtOp, Storage, Var};
 
@@ -24,6 +25,9 @@ const MAX_TILE_MACS: u64 = 160;
 
 /// Steps of the reduced dimension in one tile: amortizes the loop's own instructions.
 const REDUCED_STEPS: u64 = 4;
+
+/// Fewest steps of the reduced dimension that a micro-kernel is called for.
+const MIN_INTRINSIC_DEPTH: u64 = 8;
 
 /// What the template needs to know about a contraction.
 pub(super) struct Contraction {
@@ -35,6 +39,8 @@ pub(super) struct Contraction {
     pub columns: (String, u64),
     /// Name and extent of the other dimension of the register tile.
     pub rows: Option<(String, u64)>,
+    /// The micro-kernel that executes full tiles, if the target has one for this contraction.
+    pub intrinsic: Option<Intrinsic>,
 }
 
 impl Scheduler<'_> {
@@ -134,7 +140,23 @@ impl Scheduler<'_> {
             .find(|&&d| !uses_dim(&moving.index, d))
             .or_else(|| candidates.iter().rev().find(|&&d| !uses_dim(&still.index, d)));
         let named = |d: usize| (stmt.dims[d].name.clone(), stmt.dims[d].extent);
-        Ok(Some(Contraction { mma, vector, columns: named(columns), rows: rows.map(|&d| named(d)) }))
+        let intrinsic = self.intrinsic_for(stmt, stmt.dims[columns].extent);
+        Ok(Some(Contraction { mma, vector, columns: named(columns), rows: rows.map(|&d| named(d)), intrinsic }))
+    }
+
+    /// A micro-kernel for a contraction: one reduced dimension, long enough to pay for loading and storing the accumulators,
+    /// and columns that fill a vector.
+    fn intrinsic_for(&self, stmt: &StmtData, columns: u64) -> Option<Intrinsic> {
+        let StmtOp::Mma { acc, a, b, fused: true } = &stmt.op else { return None };
+        let reduced: Vec<u64> =
+            stmt.dims.iter().filter(|d| d.name.starts_with('k') && d.extent > 1).map(|d| d.extent).collect();
+        let suits = |i: &&Intrinsic| {
+            let accesses = [acc, a, b];
+            matches!(reduced[..], [depth] if depth >= MIN_INTRINSIC_DEPTH)
+                && columns >= i.unit.lanes
+                && accesses.iter().all(|x| self.program.buffers[x.buffer].dtype == i.dtype && x.fill.is_none())
+        };
+        if self.level == Level::Small { None } else { self.target.intrinsics().iter().find(suits).copied() }
     }
 
     /// Makes the operands what the inner tile needs: constants in panels, strided ones transposed, padded ones padded.
@@ -206,7 +228,11 @@ impl Scheduler<'_> {
     /// Rows and columns of the register tile.
     fn tile_of(&self, c: &Contraction) -> (u64, u64) {
         let rows = c.rows.as_ref().map_or(1, |r| r.1);
-        let tile = register_tile(self.target.machine(), rows, c.columns.1);
+        if let Some(intrinsic) = &c.intrinsic {
+            let tile = register_tile(&intrinsic.unit, rows, c.columns.1);
+            return (tile.m.min(intrinsic.max_rows), tile.n);
+        }
+        let tile = register_tile(&self.target.machine().mac_unit(), rows, c.columns.1);
         match self.level {
             Level::Small => (tile.m.min(2), tile.n.min(8)),
             Level::Naive | Level::Tiled | Level::Full => (tile.m, tile.n),
@@ -228,7 +254,9 @@ impl Scheduler<'_> {
                 Some(s) => self.extent(kernel, s, &c.columns.0)?.unwrap_or(1),
                 None => continue,
             };
-            let size = if extent >= n { n } else { (extent / lanes * lanes).max(extent.min(lanes - 1)) };
+            let wide = c.intrinsic.map_or(lanes, |i| i.unit.lanes);
+            let step = if extent >= wide { wide } else { lanes };
+            let size = if extent >= n { n } else { (extent / step * step).max(extent.min(lanes - 1)) };
             if extent > size {
                 pending.extend(self.split(kernel, &group, &c.columns.0, size, "j")?);
             }
@@ -248,13 +276,23 @@ impl Scheduler<'_> {
         for group in groups {
             for s in &group {
                 if matches!(self.stmt(kernel, s)?.op, StmtOp::Mma { .. }) {
-                    self.reduced_loops(kernel, s, &c.columns.0)?;
+                    if !self.try_intrinsic(kernel, s, c) {
+                        self.reduced_loops(kernel, s, &c.columns.0)?;
+                    }
                 } else {
                     self.try_vectorize(kernel, s, &c.columns.0);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Gives a whole tile to the micro-kernel, if it takes it.
+    fn try_intrinsic(&mut self, kernel: &str, stmt: &str, c: &Contraction) -> bool {
+        c.intrinsic.is_some_and(|i| {
+            let (kernel, stmt, name) = (kernel.to_owned(), stmt.to_owned(), i.name.to_owned());
+            self.attempt(Directive::Intrinsic { kernel, stmt, name }).is_ok()
+        })
     }
 
     /// Loops over the reduced dimensions of a contraction, outermost first, until the tile is small enough.

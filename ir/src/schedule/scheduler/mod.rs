@@ -19,6 +19,8 @@ mod fusion;
 mod rowwise;
 mod tiles;
 
+pub(super) use tiles::step_cycles;
+
 use super::apply::{apply_directive, kernel_named};
 use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
 use crate::machine::Target;
@@ -83,7 +85,7 @@ pub fn schedule(program: &Program, target: &dyn Target, options: &Options) -> Re
             })?;
         }
     }
-    let costs = cost(&program, target.machine());
+    let costs = cost(&program, target);
     Ok(Scheduled { program, schedule, costs })
 }
 
