@@ -274,14 +274,26 @@ impl Scheduler<'_> {
             }
         }
         for group in groups {
-            for s in &group {
-                if matches!(self.stmt(kernel, s)?.op, StmtOp::Mma { .. }) {
-                    if !self.try_intrinsic(kernel, s, c) {
-                        self.reduced_loops(kernel, s, &c.columns.0)?;
+            let mut epilogue = Vec::new();
+            let mut by_intrinsic = false;
+            for s in group {
+                if matches!(self.stmt(kernel, &s)?.op, StmtOp::Mma { .. }) {
+                    by_intrinsic = self.try_intrinsic(kernel, &s, c);
+                    if !by_intrinsic {
+                        self.reduced_loops(kernel, &s, &c.columns.0)?;
                     }
+                } else if by_intrinsic {
+                    epilogue.push(s);
                 } else {
-                    self.try_vectorize(kernel, s, &c.columns.0);
+                    self.try_vectorize(kernel, &s, &c.columns.0);
                 }
+            }
+            // A micro-kernel's tile is larger than what the code generator's registers hold: its epilogue runs in rows of it.
+            if let (Some((rows, _)), Some(_)) = (&c.rows, epilogue.first()) {
+                self.hoist(kernel, &epilogue, rows)?;
+            }
+            if !epilogue.is_empty() {
+                self.across(kernel, &epilogue, &c.columns.0)?;
             }
         }
         Ok(())

@@ -76,7 +76,7 @@ impl Scheduler<'_> {
     }
 
     /// Runs statements in tiles of a common dimension, so that what passes between them stays in registers.
-    fn across(&mut self, kernel: &str, stmts: &[String], dim: &str) -> Result<(), ScheduleError> {
+    pub(super) fn across(&mut self, kernel: &str, stmts: &[String], dim: &str) -> Result<(), ScheduleError> {
         let lanes = self.target.machine().lanes_f32();
         let Some(first) = stmts.first() else { return Ok(()) };
         let extent = self.extent(kernel, first, dim)?.unwrap_or(1);
