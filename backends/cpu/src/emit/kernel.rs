@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{AbiParam, FuncRef, Function, InstBuilder, Signature,
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Library;
+use super::FunctionTable;
 use super::address::{DATA, Index, Key, is_unrolled};
 use super::registers::Registers;
 use super::values::Memo;
@@ -40,7 +40,7 @@ pub(super) struct Emitter<'a, 'f> {
     /// What the current statement has loaded.
     pub(super) memo: Memo,
     /// Functions of the program, for what kernels call.
-    pub(super) library: &'a mut Library,
+    pub(super) table: &'a mut FunctionTable,
     /// Those that this kernel calls already.
     pub(super) callees: FxHashMap<usize, FuncRef>,
 }
@@ -59,7 +59,7 @@ pub(super) fn build(
     program: &Program,
     kernel: &KernelData,
     target: &CpuTarget,
-    library: &mut Library,
+    table: &mut FunctionTable,
     context: &mut FunctionBuilderContext,
 ) -> Result<Function, CpuError> {
     let mut sig = Signature::new(target.isa.default_call_conv());
@@ -86,7 +86,7 @@ pub(super) fn build(
         scopes: vec![FxHashMap::default()],
         data: None,
         memo: Memo::default(),
-        library,
+        table,
         callees: FxHashMap::default(),
     };
     let fail = |reason: String| CpuError::Kernel { kernel: kernel.name.clone(), reason };

@@ -58,7 +58,7 @@ pub struct Options {
 /// When a kernel is not [legal](aic_ir::machine::Target::legal), a buffer is not placed, or the code generator fails.
 pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Options) -> Result<Compiled, CpuError> {
     let mut context = FunctionBuilderContext::new();
-    let mut library = Library::new(options.asm);
+    let mut table = FunctionTable::new(options.asm);
     let mut by_hash: FxHashMap<u64, Vec<(ir::Function, usize)>> = FxHashMap::default();
     let mut of_kernel: FxHashMap<Kernel, usize> = FxHashMap::default();
     for step in &program.steps {
@@ -68,7 +68,7 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         }
         let kernel = &program.kernels[*k];
         legal::legal(program, kernel).map_err(|reason| CpuError::Kernel { kernel: kernel.name.clone(), reason })?;
-        let body = kernel::build(program, kernel, target, &mut library, &mut context)?;
+        let body = kernel::build(program, kernel, target, &mut table, &mut context)?;
         // What a function calls is named outside of its stencil.
         let callees = body.params.user_named_funcs();
         let equal = by_hash.entry(FxBuildHasher.hash_one(&body.stencil)).or_default();
@@ -77,9 +77,9 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
             Some((_, index)) => *index,
             None => {
                 let callee_stack_bytes = if callees.is_empty() { 0 } else { microkernel::STACK_BYTES };
-                let symbol = unique_symbol(&kernel.name, &mut library.symbols);
+                let symbol = unique_symbol(&kernel.name, &mut table.symbols);
                 let function = native::compile(body.clone(), symbol, target, options, callee_stack_bytes)?;
-                let index = library.add(function);
+                let index = table.add(function);
                 equal.push((body, index));
                 index
             }
@@ -94,26 +94,26 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         };
         steps.push(StepCode { name, function, entry: None });
     }
-    let mut add_entry = |name: &str, range: std::ops::Range<usize>, library: &mut Library| {
+    let mut add_entry = |name: &str, range: std::ops::Range<usize>, table: &mut FunctionTable| {
         let callees = steps[range.clone()].iter().filter_map(|s| s.function);
-        let deepest = callees.map(|f| library.functions[f].stack_bytes).max().unwrap_or(0);
+        let deepest = callees.map(|f| table.functions[f].stack_bytes).max().unwrap_or(0);
         let body = entry::build(program, plan, target, &program.steps[range], &of_kernel, &mut context)?;
-        let symbol = unique_symbol(name, &mut library.symbols);
-        Ok::<usize, CpuError>(library.add(native::compile(body, symbol, target, options, deepest)?))
+        let symbol = unique_symbol(name, &mut table.symbols);
+        Ok::<usize, CpuError>(table.add(native::compile(body, symbol, target, options, deepest)?))
     };
     let mut entries = Vec::new();
     if options.step_entries {
         for i in 0..program.steps.len() {
-            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut library)?);
+            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut table)?);
         }
     }
-    let entry = add_entry("entry", 0..program.steps.len(), &mut library)?;
+    let entry = add_entry("entry", 0..program.steps.len(), &mut table)?;
     for (step, entry) in steps.iter_mut().zip(entries) {
         step.entry = Some(entry);
     }
     let bytes = |buffers: &[aic_ir::tile::Buffer]| buffers.iter().map(|b| program.buffers[*b].bytes()).collect();
     Ok(Compiled {
-        functions: library.functions,
+        functions: table.functions,
         entry,
         steps,
         input_bytes: bytes(&program.inputs),
@@ -126,14 +126,14 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
 }
 
 /// The functions of a program while it is compiled.
-pub(super) struct Library {
+pub(super) struct FunctionTable {
     functions: Vec<Function>,
     symbols: FxHashSet<String>,
     gemms: FxHashMap<(Width, GemmTile), usize>,
     asm: bool,
 }
 
-impl Library {
+impl FunctionTable {
     fn new(asm: bool) -> Self {
         Self { functions: Vec::new(), symbols: FxHashSet::default(), gemms: FxHashMap::default(), asm }
     }
