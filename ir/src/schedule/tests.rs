@@ -162,6 +162,31 @@ fn convolutions_of_every_shape() {
 }
 
 #[test]
+fn contractions_that_write_flattened_results() {
+    for (batch, groups, outputs, kernel) in [(1, 1, 12, 1), (2, 1, 12, 3), (1, 6, 6, 3), (1, 2, 8, 3)] {
+        let mut b = Build::new();
+        let x = b.input(&[batch, 6, 7, 9]);
+        let w = b.constant(&[outputs, 6 / groups, kernel, kernel]);
+        let c = b.constant(&[outputs]);
+        let attrs = ConvAttrs { strides: vec![1; 2], dilations: vec![1; 2], pads: vec![(0, 0); 2], groups };
+        let y = b.op(Op::Conv(attrs), &[x, w, c]);
+        let size = outputs * (8 - kernel) * (10 - kernel);
+        let y = b.op(Op::Reshape { shape: vec![batch, size] }, &[y]);
+        let z = b.dense(y, 5, size);
+        b.output(z);
+        b.check();
+    }
+    let mut b = Build::new();
+    let x = b.input(&[2, 9, 33]);
+    let y = b.dense(x, 20, 33);
+    let y = b.op(Op::Transpose { perm: vec![0, 2, 1] }, &[y]);
+    let y = b.op(Op::Reshape { shape: vec![2, 180] }, &[y]);
+    let z = b.dense(y, 7, 180);
+    b.output(z);
+    b.check();
+}
+
+#[test]
 fn contractions_that_write_outputs_are_staged() {
     let mut b = Build::new();
     let x = b.input(&[7, 10]);

@@ -4,6 +4,10 @@
 //! coordinate is `c·v + base + local` with `0 <= local < c`, where `base` does not depend on the statement's own tile: then
 //! different values of `v` touch disjoint parts of the buffer. If every access to a buffer is partitioned by the same
 //! variable at the same coordinate with the same `c` and `base`, no value flows between iterations.
+//!
+//! Terms whose factors are multiples of `c` times the extent of `v` change nothing about that: modulo this period they
+//! vanish, so the parts are still disjoint, though no longer contiguous. They stand where a convolution writes its result
+//! flattened, `64·channel + 8·row + column`, and a row or a column is split off.
 
 use crate::tile::{Access, Affine, Atom, Var};
 
@@ -14,6 +18,9 @@ pub struct Partition {
     pub step: i64,
     /// What the coordinate is for the variable 0 and the tile at its origin: a constant and terms of other loops.
     pub base: Affine,
+    /// Whether the part of one value repeats, once for each value of terms above the variable's own range. Such a part
+    /// is not an interval, so a temporary cannot shrink to it.
+    pub repeats: bool,
 }
 
 /// Whether a coordinate is partitioned by `var`. `outer` tells which other variables belong to `base`.
@@ -38,9 +45,16 @@ pub fn partition(
         all
     };
     let (base, local): (Vec<_>, Vec<_>) = rest.terms().iter().cloned().partition(|(atom, _)| is_outer(atom));
-    let (low, high) = Affine::from_terms(local, 0).range(extents);
-    let base = Affine::from_terms(base, rest.constant_part() + low);
-    (high - low < step).then_some(Partition { step, base })
+    let part = |local: Vec<(Atom, i64)>, repeats| {
+        let (low, high) = Affine::from_terms(local, 0).range(extents);
+        let base = Affine::from_terms(base.iter().cloned(), rest.constant_part() + low);
+        (high - low < step).then_some(Partition { step, base, repeats })
+    };
+    let period = i64::try_from(extents(var)).ok().and_then(|extent| step.checked_mul(extent)).filter(|&p| p > 0);
+    part(local.clone(), false).or_else(|| {
+        let below = |&(_, factor): &(Atom, i64)| period.is_none_or(|p| factor % p != 0);
+        part(local.into_iter().filter(below).collect(), true)
+    })
 }
 
 /// One access seen from a rewriting: the access, the variable that is moved, and the ranges at its statement.
@@ -58,8 +72,12 @@ pub fn common_partition(seen: &[Seen<'_>], outer: &dyn Fn(Var) -> bool) -> Optio
     let rank = seen.first()?.access.index.len();
     (0..rank).find_map(|p| {
         let mut all = seen.iter().map(|s| partition(&s.access.index[p], s.var, outer, &*s.extents));
-        let first = all.next()??;
-        all.all(|other| other.as_ref() == Some(&first)).then_some((p, first))
+        let mut common = all.next()??;
+        for other in all {
+            let other = other.filter(|o| o.step == common.step && o.base == common.base)?;
+            common.repeats |= other.repeats;
+        }
+        Some((p, common))
     })
 }
 
@@ -74,6 +92,19 @@ mod tests {
         let none = |_: Var| false;
         assert_eq!(partition(&index, Var::Dim(0), &none, &extents(32)).map(|p| p.step), Some(32));
         assert_eq!(partition(&index, Var::Dim(0), &none, &extents(33)), None);
-        assert_eq!(partition(&index, Var::Dim(1), &none, &extents(32)), None);
+    }
+
+    #[test]
+    fn terms_above_the_range_of_the_variable_repeat_its_parts() {
+        // 64·channel + 8·row + column
+        let index = Affine::dim(0).scale(64).add(&Affine::dim(1).scale(8)).add(&Affine::dim(2));
+        let none = |_: Var| false;
+        let extents = |rows| move |v: Var| if v == Var::Dim(1) { rows } else { 8 };
+        let repeats = |d, rows| partition(&index, Var::Dim(d), &none, &extents(rows)).map(|p| (p.step, p.repeats));
+        assert_eq!(repeats(0, 8), Some((64, false)));
+        assert_eq!(repeats(1, 8), Some((8, true)));
+        assert_eq!(repeats(2, 8), Some((1, true)));
+        // A ninth row would be the next channel's first.
+        assert_eq!(repeats(1, 9), None);
     }
 }

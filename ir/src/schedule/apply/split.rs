@@ -177,7 +177,7 @@ fn check_flow(program: &Program, k: Kernel, group: &[(Stmt, usize)]) -> Result<V
                 .stmts_in_order()
                 .iter()
                 .all(|s| group.iter().any(|(g, _)| g == s) || !data.stmts[*s].touches(buffer));
-        if let (true, Some((coordinate, partition))) = (private, partition) {
+        if let (true, Some((coordinate, partition))) = (private, partition.filter(|(_, p)| !p.repeats)) {
             contractions.push(Contraction { buffer, coordinate, partition });
         }
     }
