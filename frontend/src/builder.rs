@@ -11,6 +11,14 @@ use crate::fold;
 /// Bytes of constants that may be computed while reading, beyond the file's size.
 const BUDGET_BYTES: u64 = 16 << 20;
 
+/// Nodes and computed constants that any model may have, and for how many bytes of its file it may have one more. An
+/// operand of `Max` is two bytes in the file and a node in the graph, which later becomes a kernel.
+const BASE_VALUES: u64 = 1 << 16;
+const BYTES_PER_VALUE: u64 = 16;
+
+/// Operands whose types are shown in an error.
+const SHOWN_OPERANDS: usize = 6;
+
 /// Why a node is refused, without the node's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reason(pub String);
@@ -47,7 +55,9 @@ pub(crate) struct Builder {
     /// Name of the model's node that is being imported.
     pub node_name: String,
     scalars: BTreeMap<(DType, u64), Value>,
+    index_ranges: BTreeMap<Value, Option<(i64, i64)>>,
     budget_bytes: u64,
+    values_left: u64,
 }
 
 impl Builder {
@@ -57,7 +67,9 @@ impl Builder {
             graph: Graph::new(name),
             node_name: String::new(),
             scalars: BTreeMap::new(),
+            index_ranges: BTreeMap::new(),
             budget_bytes: BUDGET_BYTES.saturating_add(file_bytes),
+            values_left: BASE_VALUES.saturating_add(file_bytes / BYTES_PER_VALUE),
         }
     }
 
@@ -81,14 +93,17 @@ impl Builder {
     pub fn emit(&mut self, op: Op, operands: &[Value]) -> Result<Value, Reason> {
         let types: Vec<&TensorType> = operands.iter().map(|&v| self.graph.ty(v)).collect();
         let ty = op.infer(&types).map_err(|e| {
-            let types: Vec<String> = types.iter().map(|t| t.to_string()).collect();
-            Reason(format!("{e} (operands: {})", types.join(", ")))
+            let more = if types.len() > SHOWN_OPERANDS { ", …" } else { "" };
+            let types: Vec<String> = types.iter().take(SHOWN_OPERANDS).map(|t| t.to_string()).collect();
+            Reason(format!("{e} (operands: {}{more})", types.join(", ")))
         })?;
         if let &[x] = operands
             && is_identity(&op, self.graph.ty(x), &ty)
         {
             return Ok(x);
         }
+        self.values_left =
+            self.values_left.checked_sub(1).ok_or("the model comes to more nodes than a file of its size may hold")?;
         let constants: Option<Vec<&Tensor>> = operands.iter().map(|&v| self.graph.const_of(v)).collect();
         if let Some(constants) = constants {
             // What a reduction reads counts, too; all other folded operators read no more than they write.
@@ -148,6 +163,18 @@ impl Builder {
         let made = self.graph.add_const("", tensor);
         self.scalars.insert(key, made);
         Ok(made)
+    }
+
+    /// Smallest and largest element of a constant of integers; `None` if it is none, or is empty. A constant is looked
+    /// at once, however many nodes share it.
+    pub fn index_range(&mut self, value: Value) -> Option<(i64, i64)> {
+        let Self { graph, index_ranges, .. } = self;
+        *index_ranges.entry(value).or_insert_with(|| {
+            let tensor = graph.const_of(value)?;
+            let elements = (0..tensor.ty().elems()).map_while(|i| tensor.get_i64(i));
+            elements
+                .fold(None, |range, i| Some(range.map_or((i, i), |(low, high): (i64, i64)| (low.min(i), high.max(i)))))
+        })
     }
 
     /// A constant computed while reading, within the budget.

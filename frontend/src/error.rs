@@ -9,10 +9,10 @@ use crate::shapes::ShapesError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The file breaks its format; the text says where.
-    #[error("malformed model: {0}")]
+    #[error("malformed model: {}", Printable(.0))]
     Malformed(String),
     /// The file is well formed, but as a whole of a kind that is not supported (version, architecture).
-    #[error("unsupported model: {0}")]
+    #[error("unsupported model: {}", Printable(.0))]
     Unsupported(String),
     /// Parts of the model are not supported; all of them are listed.
     #[error(transparent)]
@@ -38,7 +38,29 @@ pub struct RefusedNode {
 
 impl fmt::Display for RefusedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ({}): {}", self.name, self.op, self.reason)
+        write!(f, "`{}` ({}): {}", Printable(&self.name), Printable(&self.op), Printable(&self.reason))
+    }
+}
+
+/// Most characters of a text that are shown.
+const MAX_CHARS: usize = 1000;
+
+/// A text that quotes the model, as one line for a terminal: control characters are escaped, so that a name can
+/// neither break the line nor steer the terminal, and what is endless is cut.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.0.chars().enumerate() {
+            if i == MAX_CHARS {
+                return f.write_str("…");
+            }
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,8 +10,11 @@ use std::fmt;
 
 use bytes::Bytes;
 
+/// Longest name of a file.
+const MAX_NAME_BYTES: usize = 1024;
+
 /// A plain relative name of a file below the model's folder: parts joined by `/`, none of them empty, `.` or `..`,
-/// without backslashes, colons (drive letters and streams) and NUL.
+/// without backslashes, colons (drive letters and streams) and control characters, and not endless.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(String);
 
@@ -21,8 +24,10 @@ impl FileName {
     /// # Errors
     /// [`FilesError::BadName`] when the name could leave the folder or is not plain.
     pub fn new(name: &str) -> Result<Self, FilesError> {
-        let plain = !name.contains(['\\', ':', '\0']) && name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if plain { Ok(Self(name.to_owned())) } else { Err(FilesError::BadName(name.to_owned())) }
+        let plain = name.len() <= MAX_NAME_BYTES
+            && !name.contains(|c: char| matches!(c, '\\' | ':') || c.is_control())
+            && name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if plain { Ok(Self(name.to_owned())) } else { Err(FilesError::BadName(name.chars().take(200).collect())) }
     }
 
     /// The name.
@@ -127,7 +132,9 @@ mod tests {
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
-        for bad in ["", "/etc/passwd", "..", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "C:x", "a\0b"] {
+        for bad in
+            ["", "/etc/passwd", "..", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "C:x", "a\0b", "a\nb", "\u{1b}[2J"]
+        {
             assert_eq!(FileName::new(bad), Err(FilesError::BadName(bad.into())));
         }
         for good in ["a", "a/b.bin", "1_Pooling/config.json", "..a", "a..b"] {

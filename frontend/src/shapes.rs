@@ -4,7 +4,7 @@
 //! (`input_ids=1x128`) or by symbol (`batch=1`); both come as [`ShapeBindings`]. A symbol has one value in the whole
 //! model, so binding one input binds the symbols it shares with others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aic_ir::types::{DType, ShapeError, TensorType};
@@ -46,8 +46,7 @@ impl fmt::Display for InputInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.dtype)?;
         let Some(dims) = &self.dims else { return f.write_str("[...]") };
-        let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
-        write!(f, "[{}]", dims.join(", "))
+        write!(f, "[{}]", listed(dims.iter().map(Dim::to_string), ", "))
     }
 }
 
@@ -231,24 +230,35 @@ fn symbols_of(input: &InputInfo) -> impl Iterator<Item = &str> {
 }
 
 fn names_in_words(inputs: &[InputInfo], symbols: &BTreeMap<&str, ()>) -> String {
-    let quoted = |names: Vec<&str>| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    let inputs = quoted(inputs.iter().map(|i| i.name.as_str()).collect());
+    let inputs = listed(inputs.iter().map(|i| format!("`{}`", i.name)), ", ");
     match symbols.is_empty() {
         true => format!("the inputs {inputs} and no symbols"),
-        false => format!("the inputs {inputs} and the symbols {}", quoted(symbols.keys().copied().collect())),
+        false => {
+            format!("the inputs {inputs} and the symbols {}", listed(symbols.keys().map(|s| format!("`{s}`")), ", "))
+        }
     }
+}
+
+/// Joins the first of some texts, and says how many there are if that is not all: a message is for people.
+fn listed(texts: impl Iterator<Item = String>, between: &str) -> String {
+    const SHOWN: usize = 16;
+    let mut texts = texts.peekable();
+    let shown: Vec<String> = texts.by_ref().take(SHOWN).collect();
+    let more = texts.count();
+    let shown = shown.join(between);
+    if more == 0 { shown } else { format!("{shown}{between}… ({more} more)") }
 }
 
 /// The error for inputs with open dimensions: one flag per open symbol, and one per input where symbols do not help.
 fn unbound(open: &[&InputInfo], symbols: &BTreeMap<&str, u64>) -> ShapesError {
     let mut flags: Vec<String> = Vec::new();
+    let mut flagged: BTreeSet<&str> = BTreeSet::new();
     for input in open {
         let by_symbol = input.dims.as_ref().is_some_and(|dims| !dims.contains(&Dim::Unknown));
         if by_symbol {
             for symbol in symbols_of(input).filter(|s| !symbols.contains_key(s)) {
-                let flag = format!("--shape {symbol}={}", example_size(symbol));
-                if !flags.contains(&flag) {
-                    flags.push(flag);
+                if flagged.insert(symbol) {
+                    flags.push(format!("--shape {symbol}={}", example_size(symbol)));
                 }
             }
         } else {
@@ -261,9 +271,8 @@ fn unbound(open: &[&InputInfo], symbols: &BTreeMap<&str, u64>) -> ShapesError {
             flags.push(format!("--shape {}={sizes}", input.name));
         }
     }
-    let inputs: Vec<String> =
-        open.iter().map(|i| format!("input `{}` is {}[{}]", i.name, i.dtype, dims_text(i))).collect();
-    ShapesError::Unbound { inputs: inputs.join(", "), flags: flags.join(" ") }
+    let inputs = open.iter().map(|i| format!("input `{}` is {}[{}]", i.name, i.dtype, dims_text(i)));
+    ShapesError::Unbound { inputs: listed(inputs, ", "), flags: listed(flags.into_iter(), " ") }
 }
 
 /// A size that is likely for a symbol of that name.
@@ -274,7 +283,7 @@ fn example_size(symbol: &str) -> u64 {
 fn dims_text(input: &InputInfo) -> String {
     match &input.dims {
         None => "...".to_owned(),
-        Some(dims) => dims.iter().map(Dim::to_string).collect::<Vec<_>>().join(", "),
+        Some(dims) => listed(dims.iter().map(Dim::to_string), ", "),
     }
 }
 

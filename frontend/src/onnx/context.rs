@@ -3,15 +3,17 @@
 use std::ops::{Deref, DerefMut};
 
 use aic_ir::graph::Value;
-use aic_ir::types::Tensor;
+use aic_ir::types::{MAX_RANK, Tensor};
 
 use super::schema::{AttributeProto, NodeProto, attribute_type};
 use super::tensor::{self, TensorError};
 use crate::builder::{Builder, Reason};
 use crate::files::Files;
 
-/// Largest number of elements of an operand that is taken as a list of integers (axes, shapes, pads).
-const MAX_LIST: u64 = 1 << 16;
+/// Largest number of elements of an operand that is taken as a list of integers: pads have two for each dimension. Any
+/// number of nodes may share one list, so a long one would be read, and quoted in errors, again and again. Only the
+/// sizes of `Split` may be more, one for each of its results.
+const MAX_LIST: usize = 2 * MAX_RANK;
 
 /// The node that is imported and what it may use.
 pub(super) struct NodeContext<'a> {
@@ -38,7 +40,7 @@ impl DerefMut for NodeContext<'_> {
     }
 }
 
-impl NodeContext<'_> {
+impl<'a> NodeContext<'a> {
     /// Operand `index`, which must be there.
     pub fn operand(&self, index: usize) -> Result<Value, Reason> {
         self.optional(index).ok_or_else(|| format!("operand {index} is missing").into())
@@ -74,7 +76,8 @@ impl NodeContext<'_> {
     /// Operand `index` as a list of integers, which must be constant.
     pub fn int_list(&self, index: usize, what: &str) -> Result<Vec<i64>, Reason> {
         let tensor = self.constant_operand(index, what)?;
-        if tensor.ty().rank() > 1 || tensor.ty().elems() > MAX_LIST {
+        let most = MAX_LIST.max(self.node.output.len()) as u64;
+        if tensor.ty().rank() > 1 || tensor.ty().elems() > most {
             return Err(format!("{what} has type {} instead of a short list", tensor.ty()).into());
         }
         let values: Option<Vec<i64>> = (0..tensor.ty().elems()).map(|i| tensor.get_i64(i)).collect();
@@ -94,7 +97,7 @@ impl NodeContext<'_> {
         }
     }
 
-    fn attribute(&self, name: &str, kind: i32) -> Result<Option<&AttributeProto>, Reason> {
+    fn attribute(&self, name: &str, kind: i32) -> Result<Option<&'a AttributeProto>, Reason> {
         let Some(attribute) = self.node.attribute.iter().find(|a| a.name == name) else { return Ok(None) };
         if !attribute.ref_attr_name.is_empty() {
             return Err(format!("attribute `{name}` refers to a function's attribute outside of a function").into());
@@ -149,10 +152,10 @@ impl NodeContext<'_> {
     }
 
     /// A tensor attribute.
-    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Reason> {
+    pub fn tensor(&mut self, name: &str) -> Result<Option<Tensor>, Reason> {
         let Some(attribute) = self.attribute(name, attribute_type::TENSOR)? else { return Ok(None) };
         let proto = attribute.t.as_ref().ok_or_else(|| format!("attribute `{name}` holds no tensor"))?;
-        tensor::tensor(proto, name, self.files).map(Some).map_err(|e| match e {
+        tensor::tensor(proto, name, self.files, self.builder).map(Some).map_err(|e| match e {
             TensorError::DType(dtype) => format!("attribute `{name}` has elements of type {dtype}").into(),
             TensorError::Broken(error) => error.to_string().into(),
         })

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use prost::Message;
 
-use super::schema::{GraphProto, ModelProto, NodeProto};
+use super::schema::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::wire;
 use crate::error::ReadError;
 
 /// Operator sets that are read.
@@ -51,6 +52,9 @@ pub(super) fn decode(bytes: Bytes) -> Result<Decoded, ReadError> {
     if bytes.is_empty() {
         return Err(malformed("the file is empty"));
     }
+    if !wire::is_proportionate(&bytes) {
+        return Err(malformed("its messages would take far more memory than the file has bytes"));
+    }
     let model = ModelProto::decode(bytes).map_err(|e| malformed(format!("not an ONNX file, or a damaged one: {e}")))?;
     let ModelProto { ir_version, producer_name: _, graph, opset_import, functions } = model;
     let graph = graph.ok_or_else(|| malformed("not an ONNX model: it holds no graph"))?;
@@ -67,9 +71,44 @@ pub(super) fn decode(bytes: Bytes) -> Result<Decoded, ReadError> {
         let (first, last) = (OPSETS.start(), OPSETS.end());
         return Err(ReadError::Unsupported(format!("operator set {opset}; {first} to {last} are read")));
     }
+    check_spelling(&graph)?;
     check_names(&graph)?;
     let functions = functions.into_iter().map(|f| (f.domain, f.name)).collect();
     Ok(Decoded { graph, opset, functions })
+}
+
+/// Longest name. Names are copied to everything that a node becomes, so their size is bounded.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// Names are short and hold no control characters: they go into messages, reports and the text forms, and symbols are
+/// made of them.
+fn check_spelling(graph: &GraphProto) -> Result<(), ReadError> {
+    let infos = graph.input.iter().chain(&graph.output).flat_map(info_names);
+    let constants = graph.initializer.iter().chain(graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()));
+    let nodes = graph.node.iter().flat_map(|node| {
+        let own = [&node.name, &node.op_type, &node.domain];
+        own.into_iter().chain(&node.input).chain(&node.output).chain(node.attribute.iter().map(|a| &a.name))
+    });
+    for name in std::iter::once(&graph.name).chain(infos).chain(constants.map(|t| &t.name)).chain(nodes) {
+        if name.len() > MAX_NAME_BYTES {
+            let start: String = name.chars().take(40).collect();
+            let length = name.len();
+            return Err(malformed(format!(
+                "the name `{start}…` has {length} bytes; at most {MAX_NAME_BYTES} are read"
+            )));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(malformed(format!("the name `{name}` holds control characters")));
+        }
+    }
+    Ok(())
+}
+
+/// The names in what is declared about an input or output: its own, and its symbols.
+fn info_names(info: &ValueInfoProto) -> impl Iterator<Item = &String> {
+    let shape = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).and_then(|t| t.shape.as_ref());
+    let symbols = shape.into_iter().flat_map(|s| &s.dim).filter_map(|d| d.dim_param.as_ref());
+    std::iter::once(&info.name).chain(symbols)
 }
 
 /// What defines a name.

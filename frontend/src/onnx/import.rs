@@ -133,7 +133,7 @@ impl<'m> Importer<'m> {
     ) -> Result<(), ReadError> {
         for initializer in proto.initializer.iter().filter(|t| liveness.used.contains(t.name.as_str())) {
             let name = initializer.name.as_str();
-            let slot = match tensor::tensor(initializer, name, files) {
+            let slot = match tensor::tensor(initializer, name, files, &mut self.builder) {
                 Ok(tensor) => Slot::Value(self.builder.graph.add_const(name, tensor)),
                 Err(TensorError::Broken(error)) => return Err(error),
                 Err(TensorError::DType(dtype)) => {

@@ -1,5 +1,7 @@
 //! What a model declares about its inputs.
 
+use aic_ir::types::{MAX_RANK, ShapeError};
+
 use super::schema::{DimensionProto, ValueInfoProto};
 use super::tensor::dtype;
 use crate::builder::Reason;
@@ -9,6 +11,10 @@ use crate::shapes::{Dim, InputInfo};
 pub(super) fn input_info(input: &ValueInfoProto) -> Result<InputInfo, Reason> {
     let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).ok_or("is not a tensor")?;
     let dtype = dtype(tensor.elem_type).map_err(|dtype| format!("element type {dtype} is not supported"))?;
+    let rank = tensor.shape.as_ref().map_or(0, |shape| shape.dim.len());
+    if rank > MAX_RANK {
+        return Err(ShapeError::RankTooHigh(rank).into());
+    }
     let dims = tensor.shape.as_ref().map(|shape| shape.dim.iter().map(dim).collect());
     Ok(InputInfo { name: input.name.clone(), dtype, dims })
 }

@@ -17,6 +17,7 @@ mod inputs;
 mod ops;
 pub mod schema;
 mod tensor;
+mod wire;
 
 use std::collections::BTreeMap;
 

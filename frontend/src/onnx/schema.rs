@@ -104,11 +104,11 @@ pub struct AttributeProto {
     #[prost(bytes = "bytes", tag = "4")]
     pub s: Bytes,
     /// Value of type `TENSOR`.
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorProto>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorProto>>,
     /// Value of type `GRAPH`.
-    #[prost(message, optional, tag = "6")]
-    pub g: Option<GraphProto>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     /// Value of type `FLOATS`.
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,

@@ -7,6 +7,7 @@ use aic_ir::types::{DType, Tensor, TensorType};
 use bytes::Bytes;
 
 use super::schema::{TensorProto, data_type};
+use crate::builder::{Builder, Reason};
 use crate::error::ReadError;
 use crate::files::{FileName, Files};
 
@@ -48,7 +49,12 @@ pub(super) fn dtype(number: i32) -> Result<DType, String> {
 }
 
 /// Reads a constant. `name` is used in errors.
-pub(super) fn tensor(proto: &TensorProto, name: &str, files: &dyn Files) -> Result<Tensor, TensorError> {
+pub(super) fn tensor(
+    proto: &TensorProto,
+    name: &str,
+    files: &dyn Files,
+    builder: &mut Builder,
+) -> Result<Tensor, TensorError> {
     let dtype = dtype(proto.data_type).map_err(TensorError::DType)?;
     let dims: Option<Vec<u64>> = proto.dims.iter().map(|&d| u64::try_from(d).ok()).collect();
     let dims = dims.ok_or_else(|| broken(name, format_args!("shape {:?} has negative dimensions", proto.dims)))?;
@@ -62,6 +68,10 @@ pub(super) fn tensor(proto: &TensorProto, name: &str, files: &dyn Files) -> Resu
         (None, None, false) => Bytes::new(),
         _ => return Err(broken(name, "has its data in several places")),
     };
+    if dtype == DType::Bool && external {
+        // Any number of constants may name the same bytes of another file, and these are read and may be copied.
+        builder.charge(bytes.len() as u64).map_err(|Reason(text)| broken(name, text))?;
+    }
     let bytes = if dtype == DType::Bool { truth_values(bytes) } else { bytes };
     Tensor::new(ty, bytes).map_err(|e| broken(name, e))
 }

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod alloc;
+pub mod checkpoint;
+pub mod compile;
+
 use aic_frontend::onnx::{self, schema::*};
 use aic_frontend::{Files, MemoryFiles, ReadError, ShapeBindings};
 use aic_ir::graph::{Graph, Op};
@@ -154,7 +158,7 @@ pub fn attr_text(name: &str, text: &str) -> AttributeProto {
 }
 
 pub fn attr_tensor(name: &str, t: TensorProto) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: attribute_type::TENSOR, t: Some(t), ..Default::default() }
+    AttributeProto { name: name.into(), r#type: attribute_type::TENSOR, t: Some(Box::new(t)), ..Default::default() }
 }
 
 /// The operators in force, in order.

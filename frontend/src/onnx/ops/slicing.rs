@@ -124,11 +124,9 @@ fn bounds(size: u64, start: i64, end: i64, step: i64) -> (u64, u64, i64) {
 fn gather(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let (x, indices) = (c.operand(0)?, c.operand(1)?);
     let axis = c.axis(c.int("axis")?.unwrap_or(0), c.rank(x))?;
-    if let Some(constant) = c.graph.const_of(indices) {
+    if let Some((low, high)) = c.index_range(indices) {
         let size = c.shape(x)[axis] as i64;
-        let outside =
-            (0..constant.ty().elems()).filter_map(|i| constant.get_i64(i)).find(|i| !(-size..size).contains(i));
-        if let Some(index) = outside {
+        if let Some(index) = [low, high].into_iter().find(|i| !(-size..size).contains(i)) {
             return Err(format!("index {index} is out of range for {size} elements").into());
         }
     }

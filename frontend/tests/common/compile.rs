@@ -1,0 +1,68 @@
+//! A model's whole way through the compiler up to the plan, as far as no backend is needed.
+
+use aic_ir::graph::{Graph, interp, passes};
+use aic_ir::machine::{Machine, Target, builtin};
+use aic_ir::schedule::{Level, Options, ScheduleError, schedule};
+use aic_ir::tile::{KernelData, Program};
+use aic_ir::types::Tensor;
+use aic_ir::{lower, plan};
+
+/// A machine whose backend takes every kernel.
+struct AnyKernel(Machine);
+
+impl Target for AnyKernel {
+    fn machine(&self) -> &Machine {
+        &self.0
+    }
+
+    fn legal(&self, _: &Program, _: &KernelData) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Passes and lowering. An error is a refusal in words for the user; everything that blames the compiler panics.
+pub fn lowered(mut graph: Graph) -> Result<Program, String> {
+    graph.verify().unwrap_or_else(|e| panic!("the reader made a broken graph:\n{e}"));
+    passes::run(&mut graph, passes::Options::default(), &mut |_, _, _, _| {}).unwrap_or_else(|e| panic!("{e}"));
+    lower::lower(&graph).map_err(|e| e.to_string())
+}
+
+/// Lowering, then schedule and plan of a program.
+pub fn compiled(graph: Graph) -> Result<(), String> {
+    let program = lowered(graph)?;
+    let target = AnyKernel(builtin("x86-64-v3").unwrap_or_else(|e| panic!("{e}")));
+    let scheduled = match schedule(&program, &target, &Options { level: Level::Full }) {
+        Ok(scheduled) => scheduled,
+        Err(e @ ScheduleError::Unsupported { .. }) => return Err(e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    let plan = match plan::plan(&scheduled.program) {
+        Ok(plan) => plan,
+        Err(e @ plan::PlanError::TooLarge { .. }) => return Err(e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    plan::check(&scheduled.program, &plan).unwrap_or_else(|e| panic!("{e}"));
+    Ok(())
+}
+
+/// Evaluates a small graph on zeros; larger ones are left alone.
+pub fn evaluated(graph: &Graph) {
+    const MAX_ELEMS: u64 = 1 << 12;
+    let small = graph.values.values().all(|v| v.ty.elems() <= MAX_ELEMS);
+    let work: u64 = graph.order.iter().map(|&n| work_of(graph, n)).fold(0, u64::saturating_add);
+    if !small || work > 1 << 22 {
+        return;
+    }
+    let zeros = |ty: &aic_ir::types::TensorType| Tensor::new(ty.clone(), vec![0; ty.bytes() as usize].into());
+    let inputs: Result<Vec<Tensor>, _> = graph.inputs.iter().map(|&v| zeros(graph.ty(v))).collect();
+    // An index out of range is an error of the run.
+    let _result = interp::evaluate(graph, &inputs.unwrap_or_else(|e| panic!("{e}")));
+}
+
+/// At most as many steps as evaluating a node takes.
+fn work_of(graph: &Graph, node: aic_ir::graph::Node) -> u64 {
+    let data = &graph.nodes[node];
+    let elems = |v: &aic_ir::graph::Value| graph.ty(*v).elems().max(1);
+    let results: u64 = data.outputs.iter().map(elems).sum();
+    data.inputs.iter().map(elems).max().unwrap_or(1).saturating_mul(results)
+}
