@@ -2,8 +2,8 @@
 
 use aic_ir::graph::{Graph, interp, passes};
 use aic_ir::machine::{Machine, Target, builtin};
-use aic_ir::schedule::{Level, Options, ScheduleError, schedule};
-use aic_ir::tile::{KernelData, Program};
+use aic_ir::schedule::{Level, Options, ScheduleError, Scheduled, schedule};
+use aic_ir::tile::{KernelData, Program, verify};
 use aic_ir::types::Tensor;
 use aic_ir::{lower, plan};
 
@@ -24,25 +24,34 @@ impl Target for AnyKernel {
 pub fn lowered(mut graph: Graph) -> Result<Program, String> {
     graph.verify().unwrap_or_else(|e| panic!("the reader made a broken graph:\n{e}"));
     passes::run(&mut graph, passes::Options::default(), &mut |_, _, _, _| {}).unwrap_or_else(|e| panic!("{e}"));
-    lower::lower(&graph).map_err(|e| e.to_string())
+    let program = lower::lower(&graph).map_err(|e| e.to_string())?;
+    verify::verify(&program).unwrap_or_else(|e| panic!("the naive program is broken:\n{e}"));
+    Ok(program)
 }
 
 /// Lowering, then schedule and plan of a program.
 pub fn compiled(graph: Graph) -> Result<(), String> {
-    let program = lowered(graph)?;
-    let target = AnyKernel(builtin("x86-64-v3").unwrap_or_else(|e| panic!("{e}")));
-    let scheduled = match schedule(&program, &target, &Options { level: Level::Full }) {
-        Ok(scheduled) => scheduled,
-        Err(e @ ScheduleError::Unsupported { .. }) => return Err(e.to_string()),
-        Err(e) => panic!("{e}"),
-    };
-    let plan = match plan::plan(&scheduled.program) {
+    let program = scheduled(&lowered(graph)?)?;
+    let plan = match plan::plan(&program) {
         Ok(plan) => plan,
         Err(e @ plan::PlanError::TooLarge { .. }) => return Err(e.to_string()),
         Err(e) => panic!("{e}"),
     };
-    plan::check(&scheduled.program, &plan).unwrap_or_else(|e| panic!("{e}"));
+    plan::check(&program, &plan).unwrap_or_else(|e| panic!("{e}"));
     Ok(())
+}
+
+/// The built-in scheduler's program.
+pub fn scheduled(program: &Program) -> Result<Program, String> {
+    let target = AnyKernel(builtin("x86-64-v3").unwrap_or_else(|e| panic!("{e}")));
+    match schedule(program, &target, &Options { level: Level::Full }) {
+        Ok(Scheduled { program, .. }) => {
+            verify::verify(&program).unwrap_or_else(|e| panic!("the scheduled program is broken:\n{e}"));
+            Ok(program)
+        }
+        Err(e @ ScheduleError::Unsupported { .. }) => Err(e.to_string()),
+        Err(e) => panic!("{e}"),
+    }
 }
 
 /// Evaluates a small graph on zeros; larger ones are left alone.

@@ -25,14 +25,23 @@ mod reduce;
 mod rows;
 mod view;
 
+use std::collections::BTreeMap;
+
 use cranelift_entity::SecondaryMap;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::graph::{Graph, Node, Op, Value, ValueDef};
 use crate::tile::{Affine, Buffer, BufferData, Expr, ExprRef, Inst, Program, Scalar, Step, Storage};
 use crate::types::{DType, Tensor};
 use kernel::{KernelBuilder, Tile};
 use view::View;
+
+/// Most bytes of tables that lowering makes beside the model's own constants.
+const MAX_TABLE_BYTES: u64 = 16 << 20;
+
+/// Most terms of a view's coordinates. Each reshape of a transposition of a reshape multiplies them; what is more
+/// entangled than this is copied.
+const MAX_VIEW_TERMS: usize = 64;
 
 /// Why a graph has no naive program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +57,7 @@ pub enum LowerError {
         bound: u64,
     },
     /// A table that lowering would have to make is too large.
-    #[error("node '{node}': {what} of {elems} elements is above the limit of {limit}")]
+    #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
     TableTooLarge {
         /// The user's name of the node.
         node: String,
@@ -56,7 +65,7 @@ pub enum LowerError {
         what: &'static str,
         /// Its size.
         elems: u64,
-        /// The largest size allowed.
+        /// The largest size of all such tables together.
         limit: u64,
     },
 }
@@ -93,7 +102,14 @@ struct Lowering<'g> {
     output_of: SecondaryMap<Value, Option<usize>>,
     /// The buffer of each output, once it is made.
     outputs: Vec<Option<Buffer>>,
-    buffer_names: FxHashSet<String>,
+    /// Names of buffers, each with the number that the next one called so gets.
+    buffer_names: BTreeMap<String, u32>,
+    /// Checks that are steps already.
+    checks: FxHashSet<(Buffer, u64)>,
+    /// Smallest and largest element of constants that are indices.
+    index_ranges: FxHashMap<Buffer, Option<(i64, i64)>>,
+    /// Bytes of tables that may still be made.
+    table_bytes: u64,
     /// Buffers of constants that a contraction or gather reads.
     claimed: FxHashSet<Buffer>,
     kernels_named: usize,
@@ -128,7 +144,10 @@ impl<'g> Lowering<'g> {
             users,
             output_of,
             outputs: vec![None; graph.outputs.len()],
-            buffer_names: FxHashSet::default(),
+            buffer_names: BTreeMap::new(),
+            checks: FxHashSet::default(),
+            index_ranges: FxHashMap::default(),
+            table_bytes: MAX_TABLE_BYTES,
             claimed: FxHashSet::default(),
             kernels_named: 0,
         };
@@ -156,7 +175,12 @@ impl<'g> Lowering<'g> {
         match &data.op {
             Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Expand { .. } => {
                 if self.views[result].is_none() {
-                    let view = self.view(data.inputs[0]).through(&data.op, self.graph.ty(result).shape());
+                    let shape = self.graph.ty(result).shape();
+                    let source = self.view(data.inputs[0]);
+                    let mut view = source.through(&data.op, shape);
+                    if view.terms() > MAX_VIEW_TERMS && source != View::identity(source.buffer, &source.shape) {
+                        view = self.materialized(data.inputs[0]).through(&data.op, shape);
+                    }
                     self.views[result] = Some(view.tidied(&self.program.buffers));
                 }
             }
@@ -279,12 +303,15 @@ impl<'g> Lowering<'g> {
 
     fn buffer(&mut self, name: &str, dtype: DType, shape: &[u64], storage: Storage) -> Buffer {
         let base = if name.is_empty() { "t" } else { name };
+        // A name counts where it is, so that many buffers of one name do not try all numbers again and again.
+        let mut next = self.buffer_names.get(base).copied();
         let mut unique = base.to_owned();
-        let mut n = 1;
-        while !self.buffer_names.insert(unique.clone()) {
-            n += 1;
+        while let Some(n) = next {
             unique = format!("{base}_{n}");
+            self.buffer_names.insert(base.to_owned(), n + 1);
+            next = self.buffer_names.contains_key(&unique).then_some(n + 1);
         }
+        self.buffer_names.insert(unique.clone(), 2);
         self.program.buffers.push(BufferData::dense(unique, dtype, shape, storage))
     }
 

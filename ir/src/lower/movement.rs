@@ -78,8 +78,9 @@ impl Lowering<'_> {
     fn check_indices(&mut self, node: Node, indices: Value, bound: u64) -> Result<(), LowerError> {
         let mut view = self.view(indices);
         let in_range = |i: i64| if i < 0 { i.unsigned_abs() <= bound } else { i.unsigned_abs() < bound };
-        if let Storage::Const(tensor) = &self.program.buffers[view.buffer].storage {
-            let wrong = (0..tensor.ty().elems()).filter_map(|n| tensor.get_i64(n)).find(|&i| !in_range(i));
+        if matches!(self.program.buffers[view.buffer].storage, Storage::Const(_)) {
+            let wrong =
+                self.index_range(view.buffer).and_then(|(low, high)| [low, high].into_iter().find(|&i| !in_range(i)));
             match wrong {
                 None => return Ok(()),
                 Some(index) if view.whole => {
@@ -93,15 +94,25 @@ impl Lowering<'_> {
         if !view.whole {
             view = self.materialized(indices);
         }
-        let step = Step::Check { buffer: view.buffer, bound };
-        let steps = match self.program.buffers[view.buffer].storage {
-            Storage::Input(_) => &mut self.input_checks,
-            Storage::Output(_) | Storage::Const(_) | Storage::Temp | Storage::Local(_) => &mut self.program.steps,
-        };
-        if !steps.contains(&step) {
-            steps.push(step);
+        if self.checks.insert((view.buffer, bound)) {
+            let steps = match self.program.buffers[view.buffer].storage {
+                Storage::Input(_) => &mut self.input_checks,
+                Storage::Output(_) | Storage::Const(_) | Storage::Temp | Storage::Local(_) => &mut self.program.steps,
+            };
+            steps.push(Step::Check { buffer: view.buffer, bound });
         }
         Ok(())
+    }
+
+    /// Smallest and largest element of a constant; it is looked at once, however many gathers share it.
+    fn index_range(&mut self, buffer: Buffer) -> Option<(i64, i64)> {
+        let buffers = &self.program.buffers;
+        *self.index_ranges.entry(buffer).or_insert_with(|| {
+            let Storage::Const(tensor) = &buffers[buffer].storage else { return None };
+            let elements = (0..tensor.ty().elems()).filter_map(|n| tensor.get_i64(n));
+            elements
+                .fold(None, |range, i| Some(range.map_or((i, i), |(low, high): (i64, i64)| (low.min(i), high.max(i)))))
+        })
     }
 
     /// Copies a value into a buffer of its own shape, for readers that cannot go through its view.

@@ -6,13 +6,10 @@ use super::contract::window_coordinate;
 use super::elementwise::constant;
 use super::kernel::{KernelBuilder, Tile};
 use super::view::View;
-use super::{LowerError, Lowering};
+use super::{LowerError, Lowering, MAX_TABLE_BYTES};
 use crate::graph::{Node, PoolAttrs, PoolKind, ReduceOp, Value};
 use crate::tile::{Affine, Combine, Expr, Inst, Scalar, ScalarBinary};
 use crate::types::{DType, Tensor, TensorType};
-
-/// Largest table of element counts per dimension of a pooling, in elements.
-const MAX_COUNTS: u64 = 1 << 24;
 
 impl Lowering<'_> {
     pub(super) fn reduce(&mut self, node: Node, result: Value, op: ReduceOp, axes: &[usize], keep_dims: bool) {
@@ -96,14 +93,14 @@ impl Lowering<'_> {
                 let mut count = constant(&mut expr, dtype, 1.0);
                 for (i, &size) in input.iter().enumerate() {
                     let positions = ty.shape()[2 + i];
-                    if positions > MAX_COUNTS {
-                        return Err(LowerError::TableTooLarge {
-                            node: graph.nodes[node].name.clone(),
-                            what: "table of window sizes",
-                            elems: positions,
-                            limit: MAX_COUNTS,
-                        });
-                    }
+                    // Counted as eight bytes each while they are made, whatever is stored in the end.
+                    let left = positions.checked_mul(8).and_then(|bytes| self.table_bytes.checked_sub(bytes));
+                    self.table_bytes = left.ok_or_else(|| LowerError::TableTooLarge {
+                        node: graph.nodes[node].name.clone(),
+                        what: "table of window sizes",
+                        elems: positions,
+                        limit: MAX_TABLE_BYTES,
+                    })?;
                     let counts: Vec<u64> = (0..positions).map(|p| elements_inside(attrs, i, size, p)).collect();
                     let factor = match counts.first() {
                         Some(&first) if counts.iter().all(|&c| c == first) => constant(&mut expr, dtype, first as f64),

@@ -74,6 +74,13 @@ impl View {
         View { buffer, shape: result.to_vec(), index, whole }
     }
 
+    /// How many terms its coordinates have, those inside divisions and remainders included.
+    pub(super) fn terms(&self) -> usize {
+        let mut count = 0;
+        self.index.iter().for_each(|a| a.for_each_var(&mut |_| count += 1));
+        count
+    }
+
     /// Writes an identity as such even where dimensions of extent 1 hide it, so that equal accesses look equal.
     pub(super) fn tidied(mut self, buffers: &PrimaryMap<Buffer, BufferData>) -> Self {
         let identity = buffers[self.buffer].shape == self.shape

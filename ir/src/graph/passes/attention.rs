@@ -18,6 +18,9 @@ use crate::graph::{BinaryOp, Graph, Node, Op, Value};
 /// Largest value of a `select` that masks: adding it to a score of magnitude below 10^20 does not change it.
 const MASKED: f64 = -1e30;
 
+/// Most scalar factors of one operand.
+const MAX_FACTORS: usize = 4;
+
 pub(super) fn run(graph: &mut Graph) -> usize {
     rewrite(graph, &mut rule)
 }
@@ -106,9 +109,10 @@ fn biased(rw: &Rewriter<'_>, value: Value, interior: &mut Vec<Node>) -> (Value, 
     (value, Bias::None)
 }
 
-/// Takes scalar factors off a value.
+/// Takes scalar factors off a value; exporters write one or two. A longer chain may be shared by any number of products.
 fn peel(rw: &Rewriter<'_>, mut value: Value, scale: &mut f64, interior: &mut Vec<Node>) -> Value {
-    while let Some((node, x, factor)) = rw.scaled(value) {
+    for _ in 0..MAX_FACTORS {
+        let Some((node, x, factor)) = rw.scaled(value) else { break };
         *scale *= factor;
         interior.push(node);
         value = x;

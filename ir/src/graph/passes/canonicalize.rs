@@ -13,10 +13,16 @@
 use super::constant::{filled, splat};
 use super::rewrite::{Rewriter, rewrite};
 use crate::graph::{BinaryOp, Graph, Node, Op, UnaryOp, Value};
-use crate::types::Tensor;
+use crate::types::{Tensor, element_count};
 
 /// Rounds of rewriting; each sees the results of the one before. Chains in real models take two or three.
 const MAX_ROUNDS: usize = 16;
+
+/// Longest list of indices that is looked at. Any number of gathers may share one.
+const MAX_PROGRESSION: u64 = 4096;
+
+/// Largest divisor that becomes a factor of its own shape.
+const MAX_FACTOR_ELEMS: u64 = 64;
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     let mut changes = 0;
@@ -89,7 +95,11 @@ fn binary(rw: &mut Rewriter<'_>, node: Node, op: BinaryOp, [a, b]: [Value; 2], r
         }
         BinaryOp::Div if ty.dtype().is_float() => {
             let reciprocal = exact_reciprocal(splat(rw.graph, b)?)?;
-            let shape = rw.shape(b).to_vec();
+            // One element will do, unless the divisor's shape makes the result's: constants are not multiplied.
+            let shape = if fits(a) { Vec::new() } else { rw.shape(b).to_vec() };
+            if element_count(&shape).ok()? > MAX_FACTOR_ELEMS {
+                return None;
+            }
             let factor = filled(ty.dtype(), &shape, reciprocal)?;
             let factor = rw.add_const("", factor);
             rw.add(node, Op::Binary(BinaryOp::Mul), &[a, factor])
@@ -145,6 +155,9 @@ fn gather(rw: &mut Rewriter<'_>, node: Node, axis: usize, [x, indices]: [Value; 
 /// Start, number and step of indices at equal distances, all within `bound`.
 fn progression(indices: &Tensor, bound: u64) -> Option<(u64, u64, i64)> {
     let size = indices.ty().elems();
+    if size > MAX_PROGRESSION {
+        return None;
+    }
     let at = |n: u64| {
         let index = indices.get_i64(n)?;
         let index = if index < 0 { index.checked_add(bound as i64)? } else { index };

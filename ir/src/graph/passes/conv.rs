@@ -13,8 +13,13 @@ use super::constant::float_tensor;
 use super::rewrite::{Rewriter, rewrite};
 use crate::graph::{BinaryOp, Graph, Node, Op, Value};
 
+/// Bytes of new weights and biases beyond the size of the graph's constants: any number of convolutions may share their
+/// weights, and each would get its own.
+const EXTRA_BYTES: u64 = 16 << 20;
+
 pub(super) fn run(graph: &mut Graph) -> usize {
-    rewrite(graph, &mut rule)
+    let mut budget = graph.consts.values().map(|t| t.ty().bytes()).fold(EXTRA_BYTES, u64::saturating_add);
+    rewrite(graph, &mut |rw, root| rule(rw, root, &mut budget))
 }
 
 /// `y = factor[c] · x + shift[c]` for each channel.
@@ -23,30 +28,42 @@ struct PerChannel {
     shift: Vec<f64>,
 }
 
-fn rule(rw: &mut Rewriter<'_>, root: Node) -> Option<Value> {
+fn rule(rw: &mut Rewriter<'_>, root: Node, budget: &mut u64) -> Option<Value> {
     let data = &rw.graph.nodes[root];
     let y = rw.result(root)?;
-    let (x, change) = match &data.op {
-        Op::BatchNorm { epsilon } => (data.inputs[0], batch_norm(rw, &data.inputs, f64::from(*epsilon))?),
-        Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Add)) => {
-            let (a, b) = (data.inputs[0], data.inputs[1]);
-            elementwise(rw, *op, a, b).map(|c| (a, c)).or_else(|| elementwise(rw, *op, b, a).map(|c| (b, c)))?
-        }
-        Op::Binary(BinaryOp::Sub) => {
-            let (a, b) = (data.inputs[0], data.inputs[1]);
-            (a, elementwise(rw, BinaryOp::Sub, a, b)?)
-        }
+    let is_conv = |v: &Value| rw.def(*v).is_some_and(|(_, data)| matches!(data.op, Op::Conv(_)));
+    let x = match &data.op {
+        Op::BatchNorm { .. } | Op::Binary(BinaryOp::Sub) => data.inputs.first().copied().filter(is_conv)?,
+        Op::Binary(BinaryOp::Mul | BinaryOp::Add) => data.inputs.iter().copied().find(is_conv)?,
         _ => return None,
     };
     let (conv, data) = rw.def(x)?;
-    let Op::Conv(attrs) = &data.op else { return None };
     if rw.graph.ty(x) != rw.graph.ty(y) || !rw.closed(&[conv], root) {
         return None;
     }
+    // All that is made has a place for each channel, or for each weight; a convolution of nothing has weights for none.
+    let weights = rw.graph.const_of(*data.inputs.get(1)?)?.ty();
+    let channels = *rw.shape(x).get(1)?;
+    if channels > weights.elems() {
+        return None;
+    }
+    let cost = weights.bytes().saturating_add(channels.saturating_mul(8));
+    let left = budget.checked_sub(cost)?;
+    let data = &rw.graph.nodes[root];
+    let change = match &data.op {
+        Op::BatchNorm { epsilon } => batch_norm(rw, &data.inputs, f64::from(*epsilon))?,
+        Op::Binary(op) => {
+            let constant = *data.inputs.iter().find(|&&v| v != x)?;
+            elementwise(rw, *op, x, constant)?
+        }
+        _ => return None,
+    };
+    *budget = left;
+    let data = &rw.graph.nodes[conv];
+    let Op::Conv(attrs) = &data.op else { return None };
     let attrs = attrs.clone();
     let (input, w_value, b_value) = (data.inputs[0], data.inputs[1], data.inputs.get(2).copied());
     let (w, dtype) = (rw.graph.const_of(w_value)?, rw.graph.ty(x).dtype());
-    let channels = change.factor.len() as u64;
     let old_bias: Vec<f64> = match b_value {
         Some(b) => channel_values(rw, b)?,
         None => vec![0.0; channels as usize],

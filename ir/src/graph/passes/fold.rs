@@ -4,8 +4,9 @@
 //! canonicalization.
 //!
 //! Folding is budgeted, since a small file may describe large results: each operand and result is at most
-//! [`MAX_TENSOR_BYTES`], and all that is evaluated at most the file's constants plus [`EXTRA_BYTES`]; products and windows
-//! are limited by their work, too. Views (transpose, slice, expand, and reshapes of them) cost nothing later on, so one
+//! [`MAX_TENSOR_ELEMS`], all results together at most the file's constants plus [`EXTRA_BYTES`], and all that is read and
+//! combined for them [`EXTRA_WORK`] plus [`WORK_PER_ELEMENT`] for each element of the constants: many nodes may read one
+//! large constant, or a window that is padding but for one element. Views (transpose, slice, expand, and reshapes of them) cost nothing later on, so one
 //! that no folded node needs is left as it is unless it is small and does not grow: a mask that is broadcast stays a small
 //! constant, and a large weight is never transposed.
 //!
@@ -19,8 +20,8 @@ use crate::graph::interp::{Evaluated, evaluate_op};
 use crate::graph::{Graph, Op, Value};
 use crate::types::Tensor;
 
-/// Largest operand or result of a node that is folded.
-const MAX_TENSOR_BYTES: u64 = 4 << 20;
+/// Largest operand or result of a node that is folded. Evaluation takes 16 bytes for each element, whatever its type.
+const MAX_TENSOR_ELEMS: u64 = 1 << 20;
 
 /// How many bytes folding may evaluate beyond the size of the file's constants.
 const EXTRA_BYTES: u64 = 16 << 20;
@@ -28,8 +29,11 @@ const EXTRA_BYTES: u64 = 16 << 20;
 /// Largest view of a constant that is made a constant of its own.
 const MAX_VIEW_BYTES: u64 = 64 << 10;
 
-/// Most multiplications (or window elements) of a node that is folded.
-const MAX_WORK: u64 = 1 << 26;
+/// Most elements that folding reads or combines, beyond [`WORK_PER_ELEMENT`].
+const EXTRA_WORK: u64 = 1 << 26;
+
+/// How many more of them for each element of the graph's constants: a few passes over all of them.
+const WORK_PER_ELEMENT: u64 = 8;
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     let folded = evaluate(graph);
@@ -64,12 +68,15 @@ pub(super) fn run(graph: &mut Graph) -> usize {
 /// Evaluates what the budget allows, node by node, each result rounded to its type as the model would.
 fn evaluate(graph: &Graph) -> SecondaryMap<Value, Option<Tensor>> {
     let mut budget = graph.consts.values().map(|t| t.ty().bytes()).fold(EXTRA_BYTES, u64::saturating_add);
+    let elems = graph.consts.values().map(|t| t.ty().elems()).fold(0, u64::saturating_add);
+    let mut work_left = EXTRA_WORK.saturating_add(elems.saturating_mul(WORK_PER_ELEMENT));
     let mut folded: SecondaryMap<Value, Option<Tensor>> = SecondaryMap::new();
     for &node in &graph.order {
         let data = &graph.nodes[node];
         let &[result] = data.outputs.as_slice() else { continue };
         let bytes = graph.ty(result).bytes();
-        if bytes > MAX_TENSOR_BYTES || bytes > budget {
+        let is_view = matches!(data.op, Op::Reshape { .. });
+        if !is_view && (graph.ty(result).elems() > MAX_TENSOR_ELEMS || bytes > budget) {
             continue;
         }
         let operands: Option<Vec<&Tensor>> =
@@ -78,10 +85,12 @@ fn evaluate(graph: &Graph) -> SecondaryMap<Value, Option<Tensor>> {
         let value = match (&data.op, operands.as_slice()) {
             // The same bytes, however large.
             (Op::Reshape { shape }, [x]) => x.reshaped(shape.as_slice()),
-            _ if operands.iter().any(|t| t.ty().bytes() > MAX_TENSOR_BYTES) => None,
-            _ if work(graph, &data.op, &data.inputs, result) > MAX_WORK => None,
+            _ if operands.iter().any(|t| t.ty().elems() > MAX_TENSOR_ELEMS) => None,
             _ => {
-                budget -= bytes;
+                let read = operands.iter().map(|t| t.ty().elems()).fold(0, u64::saturating_add);
+                let work = work(graph, &data.op, &data.inputs, result).saturating_add(read);
+                let Some(left) = work_left.checked_sub(work) else { continue };
+                (budget, work_left) = (budget - bytes, left);
                 let operands: Vec<Evaluated> = operands.into_iter().map(Evaluated::from_tensor).collect();
                 evaluate_op(&data.op, &operands.iter().collect::<Vec<_>>())
                     .ok()

@@ -21,6 +21,11 @@ use crate::graph::{BinaryOp, GeluKind, Graph, Node, Op, UnaryOp, Value};
 /// How deep expressions are followed.
 const MAX_DEPTH: usize = 6;
 
+/// Most `erf` and `tanh` that are tried for one root, and most values that are tried as `x` for each: GELU needs one and
+/// three, a sum of it with others a few more.
+const MAX_BENDS: usize = 4;
+const MAX_CANDIDATES: usize = 16;
+
 /// Coefficients of `x^i t^j` by `(i, j)`; none is 0.
 type Poly = BTreeMap<(u32, u32), f64>;
 
@@ -47,6 +52,9 @@ fn rule(rw: &mut Rewriter<'_>, root: Node) -> Option<Value> {
 /// The `erf` and `tanh` that a product or sum is made of, each with its argument.
 fn find_bends(rw: &Rewriter<'_>, value: Value, depth: usize, found: &mut Vec<(Value, GeluKind, Value)>) {
     let Some((_, data)) = rw.def(value) else { return };
+    if found.len() >= MAX_BENDS || found.iter().any(|t| t.0 == value) {
+        return;
+    }
     match &data.op {
         Op::Unary(UnaryOp::Erf) => found.push((value, GeluKind::Erf, data.inputs[0])),
         Op::Unary(UnaryOp::Tanh) => found.push((value, GeluKind::Tanh, data.inputs[0])),
@@ -67,6 +75,9 @@ fn collect_operands(rw: &Rewriter<'_>, argument: Value, depth: usize, found: &mu
         for value in level {
             if rw.graph.const_of(value).is_some() || found.contains(&value) {
                 continue;
+            }
+            if found.len() >= MAX_CANDIDATES {
+                return;
             }
             found.push(value);
             if let Some((_, data)) = rw.def(value)

@@ -15,6 +15,7 @@
 use super::constant::filled;
 use super::rewrite::{Rewriter, rewrite};
 use crate::graph::{BinaryOp, Graph, Node, Op, ReduceOp, UnaryOp, Value};
+use crate::types::{DType, element_count};
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     // Those with scale and bias first: otherwise their beginnings would match by themselves.
@@ -59,9 +60,24 @@ fn bare(rw: &mut Rewriter<'_>, root: Node) -> Option<Value> {
         return None;
     }
     let (dtype, dims) = (rw.graph.ty(x).dtype(), rw.shape(x)[axis..].to_vec());
-    let (ones, zeros) = (filled(dtype, &dims, 1.0)?, filled(dtype, &dims, 0.0)?);
-    let (ones, zeros) = (rw.add_const("ones", ones), rw.add_const("zeros", zeros));
+    let ones = everywhere(rw, root, dtype, &dims, 1.0)?;
+    let zeros = everywhere(rw, root, dtype, &dims, 0.0)?;
     rw.add(root, Op::LayerNorm { axis, epsilon }, &[x, ones, zeros])
+}
+
+/// Largest row for which scale and bias are constants of that many elements.
+const MAX_FILLED: u64 = 1024;
+
+/// One value in a shape: a constant, or if that would be large (a few bytes of a file may ask for any shape) a view of one.
+fn everywhere(rw: &mut Rewriter<'_>, at: Node, dtype: DType, dims: &[u64], value: f64) -> Option<Value> {
+    let name = if value == 0.0 { "zeros" } else { "ones" };
+    if element_count(dims).ok()? <= MAX_FILLED {
+        let tensor = filled(dtype, dims, value)?;
+        return Some(rw.add_const(name, tensor));
+    }
+    let scalar = filled(dtype, &[], value)?;
+    let scalar = rw.add_const(name, scalar);
+    rw.add(at, Op::Expand { shape: dims.to_vec() }, &[scalar])
 }
 
 /// Whether a shape is `dims` after leading dimensions of 1.

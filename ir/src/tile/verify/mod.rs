@@ -8,7 +8,8 @@
 //! 1. Every handle exists. A loop or statement stands in one body, once; loops nest at most 64 deep.
 //! 2. Names are unique: buffers in the program, kernels in force, loops and statements in force in their kernel, dimensions in
 //!    their statement. A dimension is not called like a loop around it.
-//! 3. Extents are at least 1; a statement has at most 2^60 points over all its loops; shapes are within the limits of tensors.
+//! 3. Extents of dimensions and loops are at least 1, while buffers may have no elements; a statement has at most 2^60
+//!    points over all its loops; shapes are within the limits of tensors.
 //! 4. Layouts hold every element of a buffer in a place of its own, and at most 256 times the elements plus 65536; those of
 //!    private buffers may be rings. Buffers of the caller are row-major.
 //! 5. A constant has its buffer's element type and number of elements.
