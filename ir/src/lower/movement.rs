@@ -6,8 +6,11 @@ use super::{LowerError, Lowering};
 use crate::graph::{Node, Value};
 use crate::tile::{Affine, Buffer, Scalar, Step, StmtOp, Storage};
 
+/// Most operands that one kernel joins.
+const MAX_PARTS: usize = 16;
+
 impl Lowering<'_> {
-    /// One copy for each operand, side by side.
+    /// One copy for each operand, side by side; some of them to a kernel, so that no kernel is endless.
     pub(super) fn concat(&mut self, node: Node, result: Value, axis: usize) {
         let graph = self.graph;
         let inputs = &graph.nodes[node].inputs;
@@ -16,6 +19,10 @@ impl Lowering<'_> {
         let y = self.result(result, &kernel);
         let mut offset = 0;
         for (i, source) in sources.iter().enumerate() {
+            if i > 0 && i % MAX_PARTS == 0 {
+                let next = self.kernel(node);
+                self.push(std::mem::replace(&mut kernel, next));
+            }
             let tile = Tile::of(&source.shape);
             let mut at = tile.all();
             let src = source.at(&at, &tile);

@@ -52,7 +52,14 @@ impl StmtData {
 
     /// Whether the statement touches a buffer.
     pub fn touches(&self, buffer: Buffer) -> bool {
-        self.accesses().iter().any(|a| a.buffer == buffer)
+        // Asked for all statements of a program again and again, so without making lists.
+        let is = |a: &Access| a.buffer == buffer;
+        match &self.op {
+            StmtOp::Copy { dst, src } | StmtOp::Reduce { dst, src, .. } => is(dst) || is(src),
+            StmtOp::Map { dst, value } => is(dst) || value.loads().any(is),
+            StmtOp::Mma { acc, a, b, .. } => is(acc) || is(a) || is(b),
+            StmtOp::Gather { dst, src, index, .. } => is(dst) || is(src) || is(index),
+        }
     }
 
     /// Position of the dimension of that name.
@@ -93,7 +100,12 @@ impl KernelData {
 
     /// The statement in force of that name.
     pub fn stmt_named(&self, name: &str) -> Option<Stmt> {
-        self.stmts_in_order().into_iter().find(|&s| self.stmts[s].name == name)
+        first_stmt(&self.body, &|s| self.stmts[s].name == name)
+    }
+
+    /// Whether a statement in force touches a buffer.
+    pub fn touches(&self, buffer: Buffer) -> bool {
+        first_stmt(&self.body, &|s| self.stmts[s].touches(buffer)).is_some()
     }
 
     /// The loop in force of that name.
@@ -165,6 +177,14 @@ pub fn collect_stmts(body: &[Item], out: &mut Vec<Stmt>) {
             out.push(*s);
         }
     });
+}
+
+/// The first statement of a body, in order of the text, for which something holds.
+fn first_stmt(body: &[Item], wanted: &dyn Fn(Stmt) -> bool) -> Option<Stmt> {
+    body.iter().find_map(|item| match item {
+        Item::Stmt(s) => wanted(*s).then_some(*s),
+        Item::Loop(_, inner) => first_stmt(inner, wanted),
+    })
 }
 
 /// Calls `f` for every item in order of the text, with the loops around it.

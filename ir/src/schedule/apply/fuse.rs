@@ -22,9 +22,13 @@ pub(super) fn fuse(program: &mut Program, kernel: &str, consumer: &str) -> Resul
         return Err(Refusal::Illegal(format!("`{consumer}` does not run after `{kernel}`")));
     }
     let between = &program.steps[first + 1..second];
-    let joined_at = if between.iter().all(|s| independent(program, s, c)) {
+    let apart = |kernel| {
+        let moved = uses(program, kernel);
+        between.iter().all(|s| independent(program, s, &moved))
+    };
+    let joined_at = if apart(c) {
         first
-    } else if between.iter().all(|s| independent(program, s, k)) {
+    } else if apart(k) {
         second
     } else {
         return Err(Refusal::Illegal(format!("a step between `{kernel}` and `{consumer}` depends on one of them")));
@@ -35,16 +39,15 @@ pub(super) fn fuse(program: &mut Program, kernel: &str, consumer: &str) -> Resul
     Ok(())
 }
 
-/// Whether a step and a kernel can change places.
-fn independent(program: &Program, step: &Step, kernel: Kernel) -> bool {
-    let (reads, writes) = uses(program, kernel);
+/// Whether a step and a kernel, given what that reads and writes, can change places.
+fn independent(program: &Program, step: &Step, (reads, writes): &(Vec<Buffer>, Vec<Buffer>)) -> bool {
     match step {
         // A check proves the range of indices for the kernels after it.
         Step::Check { buffer, .. } => !reads.contains(buffer) && !writes.contains(buffer),
         Step::Run(other) => {
             let (other_reads, other_writes) = uses(program, *other);
             let apart = |a: &[Buffer], b: &[Buffer]| a.iter().all(|x| !b.contains(x));
-            apart(&writes, &other_reads) && apart(&writes, &other_writes) && apart(&reads, &other_writes)
+            apart(writes, &other_reads) && apart(writes, &other_writes) && apart(reads, &other_writes)
         }
     }
 }

@@ -104,9 +104,6 @@ fn check_free_buffer(program: &Program, name: &str) -> Result<(), Refusal> {
 fn used_elsewhere(program: &Program, kernel: Kernel, buffer: Buffer) -> bool {
     program.steps.iter().any(|step| match step {
         Step::Check { buffer: b, .. } => *b == buffer,
-        Step::Run(k) => {
-            let data = &program.kernels[*k];
-            *k != kernel && data.stmts_in_order().into_iter().any(|s| data.stmts[s].touches(buffer))
-        }
+        Step::Run(k) => *k != kernel && program.kernels[*k].touches(buffer),
     })
 }

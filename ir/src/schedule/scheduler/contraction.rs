@@ -99,7 +99,7 @@ impl Scheduler<'_> {
         let elsewhere = self.program.steps.iter().any(|step| match step {
             crate::tile::Step::Run(k) => {
                 let data = &self.program.kernels[*k];
-                data.name != *name && data.stmts_in_order().iter().any(|&s| data.stmts[s].touches(buffer))
+                data.touches(buffer) && data.name != *name
             }
             crate::tile::Step::Check { buffer: b, .. } => *b == buffer,
         });

@@ -48,10 +48,10 @@ impl Scheduler<'_> {
         for step in &self.program.steps[start..] {
             let Step::Run(c) = step else { continue };
             let consumer = &self.program.kernels[*c];
-            let body = consumer.stmts_in_order();
-            if !body.iter().any(|&s| consumer.stmts[s].touches(result.buffer)) {
+            if !consumer.touches(result.buffer) {
                 continue;
             }
+            let body = consumer.stmts_in_order();
             let [only] = body[..] else { return None };
             let stmt = &consumer.stmts[only];
             let elementwise = matches!(stmt.op, StmtOp::Map { .. } | StmtOp::Copy { .. });
