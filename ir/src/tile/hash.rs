@@ -22,8 +22,8 @@ impl Write for Fnv {
     }
 }
 
-/// Hash of what runs: buffers, interface, steps and kernels. The elements of constants do not enter it, since no schedule
-/// depends on them; so retraining a model keeps its schedules valid.
+/// Hash of what runs: buffers, interface, steps and kernels. The program's name and the elements of constants do not enter
+/// it, since no schedule depends on them; so renaming or retraining a model keeps its schedules valid.
 pub fn program_hash(program: &Program) -> u64 {
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
     // Writing to a hash cannot fail.
@@ -182,6 +182,13 @@ mod tests {
             assert_ne!(key(&changed), key(&base), "{to}");
             assert_ne!(program_hash(&changed), program_hash(&base), "{to}");
         }
+    }
+
+    #[test]
+    fn the_name_does_not_enter_the_hash() {
+        let mut renamed = program(0.0);
+        renamed.name.push_str("_renamed");
+        assert_eq!(program_hash(&renamed), program_hash(&program(0.0)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// A program as text, without the elements of its constants: what a schedule can depend on.
+/// A program as text, without its name and the elements of its constants: what a schedule can depend on.
 pub(in crate::tile) struct WithoutElements<'a>(pub(in crate::tile) &'a Program);
 
 impl fmt::Display for WithoutElements<'_> {
@@ -44,6 +44,8 @@ impl fmt::Display for WithoutElements<'_> {
 
 fn print_program(f: &mut fmt::Formatter<'_>, program: &Program, elements: bool) -> fmt::Result {
     let Program { name, buffers, kernels, steps, inputs, outputs } = program;
+    // Without elements this is what a schedule is tied to, and a model that is named otherwise is still the same program.
+    let name = if elements { name.as_str() } else { "" };
     writeln!(f, "program {} {{", Quoted(name))?;
     for (b, data) in buffers {
         print_buffer(f, b, data, elements)?;
