@@ -42,6 +42,10 @@ impl Outputs {
     pub fn create(&mut self, path: &Path) -> Result<&mut dyn Write, Error> {
         // Renaming would replace a link by a file; what it points to is meant.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if self.files.iter().any(|f| f.path == path && matches!(f.contents, Contents::Temporary(_))) {
+            let twice = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "two outputs have this name");
+            return Err(Error::io("write", &path, twice));
+        }
         let special = fs::metadata(&path).is_ok_and(|m| !m.is_file() && !m.is_dir());
         let contents = if special {
             Contents::Special(Vec::new())
@@ -139,6 +143,7 @@ mod tests {
         let mut outputs = Outputs::new();
         outputs.add(&folder.path().join("a"), b"1").expect("writes");
         outputs.add(&folder.path().join("b"), b"2").expect("writes");
+        assert!(outputs.add(&folder.path().join("a"), b"3").is_err_and(|e| e.to_string().contains("a")));
         outputs.commit().expect("renames");
         assert_eq!(names(folder.path()), ["a", "b"]);
     }

@@ -10,7 +10,7 @@ use aic_ir::machine::{Arch, Intrinsic, Machine, Target};
 use aic_ir::tile::{KernelData, Program};
 use cranelift_codegen::isa::{self, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use target_lexicon::{Aarch64Architecture, Architecture, BinaryFormat, Triple};
+use target_lexicon::{Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Triple};
 
 use crate::CpuError;
 
@@ -67,13 +67,20 @@ impl CpuTarget {
     ///
     /// # Errors
     /// For triples other than little-endian ELF on x86-64 and AArch64, and for a machine of another architecture.
-    pub fn new(machine: Machine, triple: Triple) -> Result<Self, CpuError> {
+    pub fn new(machine: Machine, mut triple: Triple) -> Result<Self, CpuError> {
+        // Bare-metal triples (`aarch64-unknown-none`) name no format; their tools use ELF.
+        if triple.binary_format == BinaryFormat::Unknown && triple.operating_system == OperatingSystem::None_ {
+            triple.binary_format = BinaryFormat::Elf;
+        }
         let refuse = |reason: &str| CpuError::Target { triple: triple.to_string(), reason: reason.to_owned() };
         let arch = match triple.architecture {
             Architecture::X86_64 => Arch::X86_64,
             Architecture::Aarch64(Aarch64Architecture::Aarch64) => Arch::Aarch64,
             _ => return Err(refuse("only little-endian x86_64 and aarch64 are supported")),
         };
+        if matches!(triple.environment, Environment::GnuIlp32 | Environment::Gnux32) {
+            return Err(refuse("pointers of 32 bits are not supported"));
+        }
         if triple.binary_format != BinaryFormat::Elf {
             return Err(refuse("only ELF is supported"));
         }
@@ -147,6 +154,9 @@ mod tests {
         for triple in ["aarch64_be-unknown-linux-gnu", "x86_64-pc-windows-msvc", "riscv64gc-unknown-linux-gnu"] {
             assert!(target("x86-64", triple).is_err(), "{triple}");
         }
+        assert!(target("aarch64", "aarch64-unknown-linux-gnu_ilp32").is_err());
+        assert!(target("aarch64", "aarch64-unknown-none").is_ok());
+        assert!(target("x86-64", "x86_64-unknown-none").is_ok());
         assert!(target("x86-64", "aarch64-unknown-linux-gnu").is_err());
     }
 }
