@@ -102,8 +102,7 @@ impl Builder {
         {
             return Ok(x);
         }
-        self.values_left =
-            self.values_left.checked_sub(1).ok_or("the model comes to more nodes than a file of its size may hold")?;
+        self.take_value()?;
         let constants: Option<Vec<&Tensor>> = operands.iter().map(|&v| self.graph.const_of(v)).collect();
         if let Some(constants) = constants {
             // What a reduction reads counts, too; all other folded operators read no more than they write.
@@ -119,6 +118,19 @@ impl Builder {
         let value = self.graph.add_node(self.node_name.as_str(), op, operands).map_err(|e| Reason(e.to_string()))?;
         self.graph.values[value].name.clear();
         Ok(value)
+    }
+
+    /// Applies an operator of any number of results. Such operators are not computed here, constant or not.
+    pub fn emit_all(&mut self, op: Op, operands: &[Value]) -> Result<Vec<Value>, Reason> {
+        self.take_value()?;
+        self.graph.add_node_of_many(self.node_name.as_str(), op, operands).map_err(|e| Reason(e.to_string()))
+    }
+
+    /// Takes a value from the budget of nodes and computed constants.
+    fn take_value(&mut self) -> Result<(), Reason> {
+        self.values_left =
+            self.values_left.checked_sub(1).ok_or("the model comes to more nodes than a file of its size may hold")?;
+        Ok(())
     }
 
     /// Applies a unary operator.
@@ -219,6 +231,7 @@ fn is_identity(op: &Op, x: &TensorType, result: &TensorType) -> bool {
         | Op::BatchNorm { .. }
         | Op::Gelu(_)
         | Op::Attention { .. }
-        | Op::Gather { .. } => false,
+        | Op::Gather { .. }
+        | Op::Scan(_) => false,
     }
 }

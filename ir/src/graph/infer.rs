@@ -46,10 +46,21 @@ pub fn window_output(input: u64, kernel: u64, stride: u64, dilation: u64, pads: 
 }
 
 impl Op {
-    /// Type of the result for operands of the given types, in the operator's order.
+    /// Types of all results for operands of the given types, in the operator's order.
     ///
     /// # Errors
-    /// When the number, element types or shapes of the operands do not fit, an attribute is out of its range, or the
+    /// As [`Op::infer`].
+    pub fn infer_all(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, InferError> {
+        match self {
+            Op::Scan(scan) => scan.infer(operands),
+            _ => Ok(vec![self.infer(operands)?]),
+        }
+    }
+
+    /// Type of the result of an operator that has one, for operands of the given types, in the operator's order.
+    ///
+    /// # Errors
+    /// When the operator has several results, the number, element types or shapes of the operands do not fit, an attribute is out of its range, or the
     /// result passes the limits of [`TensorType`].
     pub fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, InferError> {
         match self {
@@ -101,6 +112,7 @@ impl Op {
                 Ok(TensorType::new(x.dtype(), shape?)?)
             }
             Op::Gather { axis } => gather(*axis, operands),
+            Op::Scan(_) => Err(InferError::ManyResults),
         }
     }
 }

@@ -28,6 +28,7 @@ mod normalize;
 mod num;
 mod product;
 mod reduce;
+mod scan;
 mod value;
 
 use std::borrow::Cow;
@@ -35,7 +36,7 @@ use std::borrow::Cow;
 use cranelift_entity::SecondaryMap;
 
 use super::op::InferError;
-use super::verify::VerifyErrors;
+use super::verify::{GraphInfo, VerifyErrors};
 use super::{Graph, Op, Value, ValueDef};
 use crate::types::{Tensor, TensorType};
 use num::Rounding;
@@ -95,6 +96,14 @@ pub enum OpError {
     /// The result has more than [`MAX_EVALUATED_ELEMENTS`].
     #[error("a result of type {0} is too large to evaluate")]
     TooLarge(TensorType),
+    /// A step of a scan could not be evaluated.
+    #[error("step {step}: {error}")]
+    Step {
+        /// Which step, from 0.
+        step: u64,
+        /// Why.
+        error: Box<InterpError>,
+    },
 }
 
 /// How errors combine.
@@ -197,7 +206,6 @@ fn run(
     if inputs.len() != graph.inputs.len() {
         return Err(InterpError::InputCount { expected: graph.inputs.len(), actual: inputs.len() });
     }
-    let mut values: SecondaryMap<Value, Option<Evaluated>> = SecondaryMap::with_capacity(graph.values.len());
     for (&value, tensor) in graph.inputs.iter().zip(inputs) {
         let data = &graph.values[value];
         if data.ty != *tensor.ty() {
@@ -207,7 +215,22 @@ fn run(
                 actual: tensor.ty().clone(),
             });
         }
-        values[value] = Some(Evaluated::from_tensor(tensor));
+    }
+    let inputs = inputs.iter().map(Evaluated::from_tensor).collect();
+    run_verified(graph, &info, inputs, model, keep_all)
+}
+
+/// Evaluates a graph that obeys the rules, on inputs of its types.
+fn run_verified(
+    graph: &Graph,
+    info: &GraphInfo,
+    inputs: Vec<Evaluated>,
+    model: ErrorModel,
+    keep_all: bool,
+) -> Result<SecondaryMap<Value, Option<Evaluated>>, InterpError> {
+    let mut values: SecondaryMap<Value, Option<Evaluated>> = SecondaryMap::with_capacity(graph.values.len());
+    for (&value, evaluated) in graph.inputs.iter().zip(inputs) {
+        values[value] = Some(evaluated);
     }
     let mut uses_left: SecondaryMap<Value, u32> = SecondaryMap::with_capacity(graph.values.len());
     for value in graph.values.keys() {
@@ -215,9 +238,9 @@ fn run(
     }
     for &node in &graph.order {
         let data = &graph.nodes[node];
-        let result = evaluate_node(graph, &values, &data.op, &data.inputs, model)
+        let results = evaluate_node(graph, &values, &data.op, &data.inputs, model)
             .map_err(|error| InterpError::Node { name: data.name.clone(), error })?;
-        if let Some(&value) = data.outputs.first() {
+        for (&value, result) in data.outputs.iter().zip(results) {
             values[value] = Some(result);
         }
         for &value in &data.inputs {
@@ -236,7 +259,7 @@ fn evaluate_node(
     op: &Op,
     operands: &[Value],
     model: ErrorModel,
-) -> Result<Evaluated, OpError> {
+) -> Result<Vec<Evaluated>, OpError> {
     // A lookup in a large constant table converts the rows it reads only.
     if let (Op::Gather { axis }, &[table, indices]) = (op, operands)
         && let (Some(table), Some(indices)) = (graph.const_of(table), value_of(graph, values, indices))
@@ -245,10 +268,14 @@ fn evaluate_node(
         if ty.elems() > MAX_EVALUATED_ELEMENTS {
             return Err(OpError::TooLarge(ty));
         }
-        return movement::gather_constant(*axis, table, &indices, ty);
+        return Ok(vec![movement::gather_constant(*axis, table, &indices, ty)?]);
     }
     let operands: Vec<Cow<'_, Evaluated>> = operands.iter().filter_map(|&v| value_of(graph, values, v)).collect();
-    apply(op, &operands.iter().map(AsRef::as_ref).collect::<Vec<_>>(), model)
+    let operands: Vec<&Evaluated> = operands.iter().map(AsRef::as_ref).collect();
+    match op {
+        Op::Scan(scan) => scan::scan(scan, &operands, model),
+        _ => Ok(vec![apply(op, &operands, model)?]),
+    }
 }
 
 /// A value that is evaluated already, or a constant, which is converted anew for each use.

@@ -16,6 +16,7 @@ pub mod infer;
 pub mod interp;
 pub mod op;
 pub mod passes;
+pub mod scan;
 pub mod text;
 pub mod verify;
 
@@ -24,6 +25,7 @@ use cranelift_entity::{PrimaryMap, entity_impl};
 
 use crate::types::{Tensor, TensorType};
 pub use op::{BinaryOp, ConvAttrs, GeluKind, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp};
+pub use scan::Scan;
 
 /// A tensor in the graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,6 +153,28 @@ impl Graph {
         let value = self.values.push(ValueData { name: name.clone(), ty, def: ValueDef::Node(node, 0) });
         self.nodes.push(NodeData { name, op, inputs: inputs.to_vec(), outputs: vec![value] });
         Ok((node, value))
+    }
+
+    /// Appends a node with any number of results, whose types are inferred. The caller names the results.
+    ///
+    /// # Errors
+    /// When the operands do not fit the operator ([`op::InferError`]).
+    pub fn add_node_of_many(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>, op::InferError> {
+        let types: Vec<&TensorType> = inputs.iter().map(|&v| &self.values[v].ty).collect();
+        let types = op.infer_all(&types)?;
+        let node = self.nodes.next_key();
+        let define = |(i, ty): (usize, TensorType)| {
+            self.values.push(ValueData { name: String::new(), ty, def: ValueDef::Node(node, i as u32) })
+        };
+        let outputs: Vec<Value> = types.into_iter().enumerate().map(define).collect();
+        self.nodes.push(NodeData { name: name.into(), op, inputs: inputs.to_vec(), outputs: outputs.clone() });
+        self.order.push(node);
+        Ok(outputs)
     }
 
     /// Declares a result of the model.

@@ -3,6 +3,7 @@
 //! Result types are computed by [`Op::infer`] alone; readers and passes never write a type by hand. Shapes in the
 //! comments are letters; `...` stands for any leading dimensions.
 
+use super::scan::Scan;
 use crate::types::{DType, ShapeError};
 
 /// Elementwise function of one operand; result has the operand's type unless stated.
@@ -276,6 +277,9 @@ pub enum Op {
         /// The dimension that is indexed.
         axis: usize,
     },
+    /// `(states..., sequences..., captured...) -> (states..., stacked...)`: a graph repeated over the leading dimension of
+    /// the sequences.
+    Scan(Box<Scan>),
 }
 
 impl UnaryOp {
@@ -355,6 +359,7 @@ impl Op {
             Op::Slice { .. } => "slice",
             Op::Pad { .. } => "pad",
             Op::Gather { .. } => "gather",
+            Op::Scan(_) => "scan",
         }
     }
 }
@@ -362,6 +367,9 @@ impl Op {
 /// Why operands do not fit an operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InferError {
+    /// Its results were asked for as one.
+    #[error("has several results")]
+    ManyResults,
     /// Too few or too many operands.
     #[error("takes {expected} operands, but {actual} are given")]
     Arity {

@@ -11,6 +11,14 @@
 //! }
 //! ```
 //!
+//! A node with several results lists them, and a scan ends with its body, in the same form:
+//!
+//! ```text
+//!   v3 "last": f32[4], v4 "all": f32[8, 4] = scan v0, v1 {trips: 8, reverse: false, states: 1, sequences: 1} graph "" {
+//!     ...
+//!   }
+//! ```
+//!
 //! The text after `@` is the node's name where it differs from its result's. Attributes are written in the order of the
 //! operator's declaration, and all of them. Constants of more than 16 elements print as a hash of their bytes, which are
 //! kept beside the text ([`SideConsts`]).
@@ -21,19 +29,28 @@
 mod parse;
 mod print;
 
-use super::Graph;
+use super::{Graph, Op};
 use crate::text::constant::SideConsts;
 
 impl Graph {
     /// The constants that the text form names by hash.
     pub fn side_consts(&self) -> SideConsts {
         let mut side = SideConsts::new();
+        self.add_side_consts(&mut side);
+        side
+    }
+
+    fn add_side_consts(&self, side: &mut SideConsts) {
         for value in print::printed_consts(self) {
             if let Some(tensor) = self.const_of(value) {
                 side.add(tensor);
             }
         }
-        side
+        for &node in &self.order {
+            if let Some(Op::Scan(scan)) = self.nodes.get(node).map(|n| &n.op) {
+                scan.body.add_side_consts(side);
+            }
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //!    node is the value of `Node(n, i)`, and a constant's value has the constant's type.
 //! 3. *Order.* `order` lists a node at most once, and after the nodes that compute its operands. Outputs are inputs,
 //!    constants, or computed by a node in `order`.
-//! 4. *Types.* A node in `order` has one result, of the type that [`super::Op::infer`] gives for its operands.
+//! 4. *Types.* A node in `order` has the results that [`super::Op::infer_all`] gives for its operands, and the body of a
+//!    scan obeys these rules.
 //! 5. *Names.* Inputs have distinct names, and so have outputs.
 //!
 //! Nodes outside `order` are dead: only their handles and definitions are checked.
@@ -17,7 +18,7 @@ use std::fmt;
 use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap};
 use rustc_hash::FxHashSet;
 
-use super::{Graph, Node, Value, ValueDef};
+use super::{Graph, Node, Op, Value, ValueDef};
 use crate::text::Quoted;
 use crate::types::TensorType;
 
@@ -212,18 +213,29 @@ impl Verifier<'_> {
         for &node in &graph.order {
             let data = &graph.nodes[node];
             let operands: Vec<&TensorType> = data.inputs.iter().map(|&v| graph.ty(v)).collect();
-            let &[result] = data.outputs.as_slice() else {
-                let message = format!("has {} results instead of 1", data.outputs.len());
+            if let Op::Scan(scan) = &data.op
+                && let Err(errors) = scan.body.verify()
+            {
+                self.error(node_text(graph, node), format!("the body is broken:\n{errors}"));
+                continue;
+            }
+            let types = match data.op.infer_all(&operands) {
+                Ok(types) => types,
+                Err(error) => {
+                    self.error(node_text(graph, node), error.to_string());
+                    continue;
+                }
+            };
+            if types.len() != data.outputs.len() {
+                let message = format!("has {} results instead of {}", data.outputs.len(), types.len());
                 self.error(node_text(graph, node), message);
                 continue;
-            };
-            match data.op.infer(&operands) {
-                Ok(ty) if ty == *graph.ty(result) => {}
-                Ok(ty) => {
+            }
+            for (ty, &result) in types.iter().zip(&data.outputs) {
+                if ty != graph.ty(result) {
                     let message = format!("computes {ty}, but {result} has type {}", graph.ty(result));
                     self.error(node_text(graph, node), message);
                 }
-                Err(error) => self.error(node_text(graph, node), error.to_string()),
             }
         }
     }
@@ -261,7 +273,7 @@ fn output_text(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{BinaryOp, Const, Op, UnaryOp};
+    use crate::graph::{BinaryOp, Const, UnaryOp};
     use crate::types::{DType, Tensor};
 
     /// `y = exp(x) + c`, returned as `y`.

@@ -56,6 +56,12 @@ pub enum LowerError {
         /// Size of the dimension.
         bound: u64,
     },
+    /// A scan.
+    #[error("node '{node}': scans are not lowered yet")]
+    Scan {
+        /// The user's name of the node.
+        node: String,
+    },
     /// A table that lowering would have to make is too large.
     #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
     TableTooLarge {
@@ -197,6 +203,7 @@ impl<'g> Lowering<'g> {
             Op::Concat { axis } => self.concat(node, result, *axis),
             Op::Pad { pads, value } => self.pad(node, result, pads, *value),
             Op::Gather { axis } => self.gather(node, result, *axis)?,
+            Op::Scan(_) => return Err(LowerError::Scan { node: data.name.clone() }),
         }
         Ok(())
     }

@@ -101,6 +101,19 @@ impl Evaluated {
         Self { ty, data, err }
     }
 
+    /// Tensors one after the other, as rows of a type.
+    pub(super) fn stacked(ty: TensorType, rows: &[Self]) -> Self {
+        let exact = rows.iter().all(|row| row.err.is_empty());
+        let errs = |row: &Self| (0..row.ty.elems() as usize).map(|i| row.err(i)).collect::<Vec<_>>();
+        let err = if exact { Vec::new() } else { rows.iter().flat_map(errs).collect() };
+        let data = if ty.dtype().is_float() {
+            Data::Float(rows.iter().filter_map(Self::floats).flatten().copied().collect())
+        } else {
+            Data::Int(rows.iter().filter_map(Self::ints).flatten().copied().collect())
+        };
+        Self::new(ty, data, err)
+    }
+
     /// The same elements under another type of as many elements.
     pub(super) fn with_type(mut self, ty: TensorType) -> Self {
         self.ty = ty;

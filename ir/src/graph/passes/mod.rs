@@ -18,8 +18,8 @@ mod rewrite;
 
 use std::time::{Duration, Instant};
 
-use super::Graph;
 use super::verify::VerifyErrors;
+use super::{Graph, Op};
 
 /// What the passes may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,17 @@ pub fn run(
     Ok(passes.report)
 }
 
+/// Runs a pass on the bodies of scans, the innermost first: what it finds there counts for the graph around them.
+fn in_bodies(graph: &mut Graph, pass: Pass) -> usize {
+    let mut changes = 0;
+    for &node in &graph.order {
+        if let Op::Scan(scan) = &mut graph.nodes[node].op {
+            changes += in_bodies(&mut scan.body, pass) + pass(&mut scan.body);
+        }
+    }
+    changes
+}
+
 /// A pass: rewrites a graph and gives the number of changes.
 pub type Pass = fn(&mut Graph) -> usize;
 
@@ -123,7 +134,7 @@ struct Passes<'a> {
 impl Passes<'_> {
     fn pass(&mut self, pass: &'static str, run: Pass) -> Result<(), PassError> {
         let start = Instant::now();
-        let changes = run(self.graph);
+        let changes = in_bodies(self.graph, run) + run(self.graph);
         let time = start.elapsed();
         self.verify(pass)?;
         (self.observer)(pass, self.graph, changes > 0, time);

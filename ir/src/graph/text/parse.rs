@@ -3,9 +3,10 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
+use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, Scan, UnaryOp, Value};
 use crate::text::constant::SideConsts;
 use crate::text::{Cursor, ParseError, Token};
+use crate::types::TensorType;
 
 impl Graph {
     /// Reads a graph in the [text form](super). `side` holds the constants that the text names by hash.
@@ -14,29 +15,51 @@ impl Graph {
     /// At the first place that is not accepted.
     pub fn parse(text: &str, side: Option<&SideConsts>) -> Result<Self, ParseError> {
         let mut cursor = Cursor::new(text)?;
-        cursor.expect("graph")?;
-        let graph = Self::new(cursor.string()?);
-        let mut parser = Parser { cursor, side, graph, values: FxHashMap::default() };
-        parser.cursor.expect("{")?;
-        while !parser.cursor.eat("}")? {
-            parser.statement()?;
+        let graph = graph(&mut cursor, side, 0)?;
+        if *cursor.peek() != Token::End {
+            return Err(cursor.expected("the end"));
         }
-        if *parser.cursor.peek() != Token::End {
-            return Err(parser.cursor.expected("the end"));
-        }
-        Ok(parser.graph)
+        Ok(graph)
     }
 }
 
-struct Parser<'a> {
-    cursor: Cursor<'a>,
-    side: Option<&'a SideConsts>,
+/// Most scans inside one another; graphs are walked by recursion over them.
+const MAX_DEPTH: usize = 16;
+
+/// Takes a graph that is `depth` scans deep.
+fn graph(cursor: &mut Cursor<'_>, side: Option<&SideConsts>, depth: usize) -> Result<Graph, ParseError> {
+    if depth > MAX_DEPTH {
+        return Err(cursor.error(format!("scans lie more than {MAX_DEPTH} deep")));
+    }
+    cursor.expect("graph")?;
+    let graph = Graph::new(cursor.string()?);
+    let mut parser = Parser { cursor, side, depth, graph, values: FxHashMap::default() };
+    parser.cursor.expect("{")?;
+    while !parser.cursor.eat("}")? {
+        parser.statement()?;
+    }
+    Ok(parser.graph)
+}
+
+struct Parser<'c, 'a> {
+    cursor: &'c mut Cursor<'a>,
+    side: Option<&'c SideConsts>,
+    depth: usize,
     graph: Graph,
     /// Values by their number in the text.
     values: FxHashMap<u32, Value>,
 }
 
-impl Parser<'_> {
+/// A definition's left-hand side: number, name and type, with the places of the first and last.
+struct Definition {
+    start: usize,
+    number: u32,
+    name: String,
+    type_start: usize,
+    ty: TensorType,
+}
+
+impl Parser<'_, '_> {
     fn statement(&mut self) -> Result<(), ParseError> {
         if self.cursor.eat("out")? {
             let name = self.cursor.string()?;
@@ -46,38 +69,59 @@ impl Parser<'_> {
         }
         let is_input = self.cursor.eat("in")?;
         let is_const = !is_input && self.cursor.eat("const")?;
+        let first = self.definition()?;
+        if is_input {
+            let value = self.graph.add_input(&first.name, first.ty.clone());
+            return self.define(&first, value);
+        }
+        if is_const {
+            self.cursor.expect("=")?;
+            let tensor = self.cursor.constant(first.ty.clone(), self.side)?;
+            let value = self.graph.add_const(&first.name, tensor);
+            return self.define(&first, value);
+        }
+        let mut results = vec![first];
+        while self.cursor.eat(",")? {
+            results.push(self.definition()?);
+        }
+        self.cursor.expect("=")?;
+        let op_start = self.cursor.offset();
+        let (op, operands, node_name) = self.application()?;
+        let node_name = node_name.unwrap_or_else(|| results[0].name.clone());
+        let added = self.graph.add_node_of_many(node_name, op, &operands);
+        let values = added.map_err(|e| self.cursor.error_at(op_start, e.to_string()))?;
+        if values.len() != results.len() {
+            let message = format!("the operator has {} results, not {}", values.len(), results.len());
+            return Err(self.cursor.error_at(op_start, message));
+        }
+        for (result, value) in results.iter().zip(values) {
+            let inferred = self.graph.ty(value);
+            if *inferred != result.ty {
+                let message = format!("the operator computes {inferred}, not {}", result.ty);
+                return Err(self.cursor.error_at(result.type_start, message));
+            }
+            self.graph.values[value].name.clone_from(&result.name);
+            self.define(result, value)?;
+        }
+        Ok(())
+    }
+
+    /// `v3 "name": f32[2]`.
+    fn definition(&mut self) -> Result<Definition, ParseError> {
         let start = self.cursor.offset();
         let number = self.cursor.handle("v")?;
-        if self.values.contains_key(&number) {
-            return Err(self.cursor.error_at(start, format!("v{number} is defined twice")));
-        }
         let name = self.cursor.string()?;
         self.cursor.expect(":")?;
         let type_start = self.cursor.offset();
-        let ty = self.cursor.tensor_type()?;
-        let value = if is_input {
-            self.graph.add_input(name, ty)
-        } else if is_const {
-            self.cursor.expect("=")?;
-            let tensor = self.cursor.constant(ty, self.side)?;
-            self.graph.add_const(name, tensor)
-        } else {
-            self.cursor.expect("=")?;
-            let op_start = self.cursor.offset();
-            let (op, operands) = self.application()?;
-            let node_name = if self.cursor.eat("@")? { self.cursor.string()? } else { name.clone() };
-            let added = self.graph.add_node(node_name, op, &operands);
-            let value = added.map_err(|e| self.cursor.error_at(op_start, e.to_string()))?;
-            self.graph.values[value].name = name;
-            let inferred = self.graph.ty(value);
-            if *inferred != ty {
-                let message = format!("the operator computes {inferred}, not {ty}");
-                return Err(self.cursor.error_at(type_start, message));
-            }
-            value
-        };
-        self.values.insert(number, value);
-        Ok(())
+        Ok(Definition { start, number, name, type_start, ty: self.cursor.tensor_type()? })
+    }
+
+    fn define(&mut self, definition: &Definition, value: Value) -> Result<(), ParseError> {
+        let &Definition { start, number, .. } = definition;
+        match self.values.insert(number, value) {
+            None => Ok(()),
+            Some(_) => Err(self.cursor.error_at(start, format!("v{number} is defined twice"))),
+        }
     }
 
     fn operand(&mut self) -> Result<Value, ParseError> {
@@ -89,8 +133,8 @@ impl Parser<'_> {
             .ok_or_else(|| self.cursor.error_at(start, format!("v{number} is not defined before")))
     }
 
-    /// Mnemonic, operands and attributes.
-    fn application(&mut self) -> Result<(Op, Vec<Value>), ParseError> {
+    /// Mnemonic, operands and attributes, the node's name if it has one of its own, and the body of a scan.
+    fn application(&mut self) -> Result<(Op, Vec<Value>, Option<String>), ParseError> {
         let start = self.cursor.offset();
         let mnemonic = self.cursor.word()?;
         let mut operands = Vec::new();
@@ -101,11 +145,15 @@ impl Parser<'_> {
                 operands.push(self.operand()?);
             }
         }
-        let mut attributes = Attributes { cursor: &mut self.cursor, any: false };
+        let mut attributes = Attributes { cursor: self.cursor, any: false };
         let op = attributes.op(mnemonic)?;
         attributes.close()?;
-        let op = op.ok_or_else(|| self.cursor.error_at(start, format!("there is no operator `{mnemonic}`")))?;
-        Ok((op, operands))
+        let mut op = op.ok_or_else(|| self.cursor.error_at(start, format!("there is no operator `{mnemonic}`")))?;
+        let name = if self.cursor.eat("@")? { Some(self.cursor.string()?) } else { None };
+        if let Op::Scan(scan) = &mut op {
+            scan.body = graph(self.cursor, self.side, self.depth + 1)?;
+        }
+        Ok((op, operands, name))
     }
 }
 
@@ -203,6 +251,14 @@ impl<'a> Attributes<'_, 'a> {
             },
             "pad" => Op::Pad { pads: self.pads()?, value: self.key("value")?.float()? },
             "gather" => Op::Gather { axis: self.axis()? },
+            "scan" => Op::Scan(Box::new(Scan {
+                trips: self.key("trips")?.u64()?,
+                reverse: self.flag("reverse")?,
+                states: self.key("states")?.usize()?,
+                sequences: self.key("sequences")?.usize()?,
+                // Follows the attributes.
+                body: Graph::default(),
+            })),
             _ => return Ok(None),
         }))
     }

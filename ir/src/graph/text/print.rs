@@ -5,7 +5,7 @@ use std::fmt;
 
 use cranelift_entity::SecondaryMap;
 
-use crate::graph::{ConvAttrs, Graph, NodeData, Op, PoolAttrs, Value, ValueDef};
+use crate::graph::{ConvAttrs, Graph, NodeData, Op, PoolAttrs, Scan, Value, ValueDef};
 use crate::text::constant::Constant;
 use crate::text::{Float, Quoted};
 
@@ -115,6 +115,10 @@ fn write_node(f: &mut fmt::Formatter<'_>, graph: &Graph, numbers: &mut Numbers, 
     if result_name != Some(data.name.as_str()) {
         write!(f, " @ {}", Quoted(&data.name))?;
     }
+    if let Op::Scan(scan) = &data.op {
+        // The body in its own numbers, two columns further in.
+        write!(f, " {}", scan.body.to_string().trim_end().replace('\n', "\n  "))?;
+    }
     f.write_str("\n")
 }
 
@@ -138,6 +142,10 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
         Op::Transpose { perm } => write!(f, " {{perm: {perm:?}}}"),
         Op::Slice { starts, sizes, steps } => {
             write!(f, " {{starts: {starts:?}, sizes: {sizes:?}, steps: {steps:?}}}")
+        }
+        Op::Scan(scan) => {
+            let Scan { body: _, trips, reverse, states, sequences } = &**scan;
+            write!(f, " {{trips: {trips}, reverse: {reverse}, states: {states}, sequences: {sequences}}}")
         }
         Op::Pad { pads, value } => write!(f, " {{pads: {}, value: {}}}", Pads(pads), Float(*value)),
     }
