@@ -2,7 +2,7 @@
 //!
 //! | module | reads |
 //! |---|---|
-//! | [`onnx`] | ONNX files, operator sets 13 to 23 |
+//! | [`onnx`] | ONNX files, operator sets 7 to 23 |
 //! | [`hf`] | Hugging Face folders: `config.json` and `model.safetensors` of encoders |
 //! | [`files`] | how readers get at other files of the model's folder, and which names they may ask for |
 //! | [`shapes`] | fixing dynamic dimensions |

@@ -89,6 +89,24 @@ impl<'a> NodeContext<'a> {
         self.optional(index).map(|_| self.int_list(index, what)).transpose()
     }
 
+    /// Refuses an attribute that is given: the operator set has it as an operand.
+    pub fn refuse_attribute(&self, name: &str) -> Result<(), Reason> {
+        match self.has_attribute(name) {
+            true => Err(format!("`{name}` is an operand in operator set {}, not an attribute", self.opset).into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A list of integers that is operand `index` from operator set `since` on and an attribute before.
+    pub fn list_since(&self, since: i64, index: usize, name: &str) -> Result<Option<Vec<i64>>, Reason> {
+        if self.opset >= since {
+            self.refuse_attribute(name)?;
+            return self.optional_int_list(index, &format!("`{name}`"));
+        }
+        self.refuse_operand(index, name)?;
+        Ok(self.ints_attribute(name)?.map(<[i64]>::to_vec))
+    }
+
     /// Operand `index` as one integer, which must be constant.
     pub fn int_operand(&self, index: usize, what: &str) -> Result<i64, Reason> {
         match self.int_list(index, what)?.as_slice() {

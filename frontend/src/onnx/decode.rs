@@ -15,7 +15,7 @@ use super::wire;
 use crate::error::ReadError;
 
 /// Operator sets that are read.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 13..=23;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
 
 /// Versions of the file format that are read. Before 3 there was no operator set; 14 is the newest published.
 pub const IR_VERSIONS: std::ops::RangeInclusive<i64> = 3..=14;

@@ -1,4 +1,4 @@
-//! ONNX files: operator sets 13 to 23 (<https://onnx.ai/onnx/>).
+//! ONNX files: operator sets 7 to 23 (<https://onnx.ai/onnx/>).
 //!
 //! A model is read in stages:
 //!

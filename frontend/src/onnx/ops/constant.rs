@@ -18,8 +18,8 @@ pub(super) const RULES: &[OpRule] = &[
         "dense tensors, numbers and lists of numbers",
         constant,
     ),
-    rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape),
-    rule("Range", (3, 3), &[], "constant bounds; at most 2^20 elements", range),
+    rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape).since(9),
+    rule("Range", (3, 3), &[], "constant bounds; at most 2^20 elements", range).since(11),
     rule("Trilu", (1, 2), &["upper"], "any type but strings; constant diagonal", trilu).since(14),
 ];
 

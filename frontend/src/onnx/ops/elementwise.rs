@@ -13,7 +13,8 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Mul", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Mul)),
     rule("Div", (2, 2), &[], "numbers of one type; broadcasts; integers truncate", |c| binary(c, BinaryOp::Div)),
     rule("Pow", (2, 2), &[], "float base; integer base with a constant exponent of 1 to 4", pow),
-    rule("Mod", (2, 2), &["fmod"], "integers; the sign of the divisor, with fmod = 1 that of the dividend", modulo),
+    rule("Mod", (2, 2), &["fmod"], "integers; the sign of the divisor, with fmod = 1 that of the dividend", modulo)
+        .since(10),
     rule("Max", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Max)),
     rule("Min", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Min)),
     rule("Sum", (1, VARIADIC), &[], "floats; broadcasts", |c| chain(c, BinaryOp::Add)),
@@ -24,13 +25,13 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Exp", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Exp)),
     rule("Log", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Log)),
     rule("Reciprocal", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Recip)),
-    rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)),
+    rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)).since(9),
     rule("Sin", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sin)),
     rule("Cos", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Cos)),
     rule("Floor", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Floor)),
     rule("Ceil", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Ceil)),
-    rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)),
-    rule("Clip", (1, 3), &[], "numbers; bounds may be omitted", clip),
+    rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)).since(11),
+    rule("Clip", (1, 3), &["max", "min"], "numbers; bounds may be omitted", clip),
 ];
 
 pub(super) fn unary(c: &mut NodeContext<'_>, op: UnaryOp) -> Result<Value, Reason> {
@@ -101,7 +102,15 @@ fn modulo(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 
 fn clip(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let mut x = c.operand(0)?;
-    for (index, op) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
+    for (index, name, op) in [(1, "min", BinaryOp::Max), (2, "max", BinaryOp::Min)] {
+        if c.opset < 11 {
+            c.refuse_operand(index, name)?;
+            if let Some(bound) = c.optional_float(name)? {
+                x = c.binary_scalar(op, x, f64::from(bound))?;
+            }
+            continue;
+        }
+        c.refuse_attribute(name)?;
         let Some(bound) = c.optional(index) else { continue };
         if c.graph.ty(bound).elems() != 1 {
             return Err("bounds must be scalars".into());

@@ -11,15 +11,15 @@ use crate::onnx::tensor::dtype;
 pub(super) const RULES: &[OpRule] = &[
     rule("Equal", (2, 2), &[], "any one type but strings; broadcasts", |c| binary(c, BinaryOp::Eq)),
     rule("Less", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Lt)),
-    rule("LessOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Le)),
+    rule("LessOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Le)).since(12),
     rule("Greater", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Lt)),
-    rule("GreaterOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Le)),
+    rule("GreaterOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Le)).since(12),
     rule("And", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::And)),
     rule("Or", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Or)),
     rule("Xor", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Xor)),
     rule("Not", (1, 1), &[], "truth values", |c| unary(c, UnaryOp::Not)),
-    rule("IsNaN", (1, 1), &[], "floats", is_nan),
-    rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_),
+    rule("IsNaN", (1, 1), &[], "floats", is_nan).since(9),
+    rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_).since(9),
     // `saturate` and `round_mode` concern 8-bit floats only, which no value has here.
     rule(
         "Cast",

@@ -1,7 +1,8 @@
 //! The supported operators: a table of rules, and behind each rule its importer, by family.
 //!
 //! A rule says from which operator set on an operator is read, what its operands and attributes are, and in one line
-//! what holds; the same line is the row of the printed table. Operators that the graph does not have are written as
+//! what holds; the same line is the row of the printed table. An importer reads every form that its operator had since the
+//! first operator set: what is an operand today was often an attribute. Operators that the graph does not have are written as
 //! several that it has, in the way that the ONNX specification defines them.
 
 mod activation;
@@ -46,7 +47,7 @@ pub struct OpRule {
     pub(super) import: Import,
 }
 
-/// A rule for an operator of one result, in its form since operator set 13.
+/// A rule for an operator of one result, since the first operator set that is read.
 const fn rule(
     name: &'static str,
     operands: (usize, usize),
@@ -54,7 +55,7 @@ const fn rule(
     doc: &'static str,
     import: fn(&mut NodeContext<'_>) -> Result<Value, Reason>,
 ) -> OpRule {
-    OpRule { name, since: 13, doc, operands, attributes, import: Import::One(import) }
+    OpRule { name, since: *super::OPSETS.start(), doc, operands, attributes, import: Import::One(import) }
 }
 
 impl OpRule {

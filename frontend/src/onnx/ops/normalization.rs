@@ -10,7 +10,7 @@ pub(super) const RULES: &[OpRule] = &[
     rule(
         "BatchNormalization",
         (5, 5),
-        &["epsilon", "momentum", "training_mode"],
+        &["epsilon", "momentum", "spatial", "training_mode"],
         "floats; inference only",
         batch_normalization,
     ),
@@ -30,6 +30,7 @@ pub(super) const RULES: &[OpRule] = &[
 
 fn batch_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.expect_int("training_mode", 0)?;
+    c.expect_int("spatial", 1)?;
     let operands = c.all_operands()?;
     let epsilon = c.float("epsilon", 1e-5)?;
     c.emit(Op::BatchNorm { epsilon }, &operands)
@@ -110,15 +111,41 @@ fn rms_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 fn softmax(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    along_axis(c, |c, x, axis| c.emit(Op::Softmax { axis }, &[x]))
+}
+
+/// Applies a function along `axis`. Before operator set 13 the dimensions from `axis` (1 unless given) on are taken as
+/// one, and those before it as another.
+fn along_axis(
+    c: &mut NodeContext<'_>,
+    function: impl FnOnce(&mut NodeContext<'_>, Value, usize) -> Result<Value, Reason>,
+) -> Result<Value, Reason> {
     let x = c.operand(0)?;
-    let axis = c.axis(c.int("axis")?.unwrap_or(-1), c.rank(x))?;
-    c.emit(Op::Softmax { axis }, &[x])
+    let rank = c.rank(x);
+    if c.opset >= 13 {
+        let axis = c.axis(c.int("axis")?.unwrap_or(-1), rank)?;
+        return function(c, x, axis);
+    }
+    let axis = match c.int("axis")?.unwrap_or(1) {
+        axis if axis == rank as i64 => rank,
+        axis => c.axis(axis, rank)?,
+    };
+    if axis + 1 == rank {
+        return function(c, x, axis);
+    }
+    let shape = c.shape(x).to_vec();
+    let (rows, columns) = shape.split_at(axis);
+    let matrix = c.reshape(x, [rows.iter().product(), columns.iter().product()])?;
+    let result = function(c, matrix, 1)?;
+    c.reshape(result, shape)
 }
 
 /// `x - max - ln Σ e^(x - max)`.
 fn log_softmax(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
-    let axis = c.axis(c.int("axis")?.unwrap_or(-1), c.rank(x))?;
+    along_axis(c, log_softmax_along)
+}
+
+fn log_softmax_along(c: &mut NodeContext<'_>, x: Value, axis: usize) -> Result<Value, Reason> {
     let max = c.reduce(ReduceOp::Max, x, &[axis], true)?;
     let shifted = c.binary(BinaryOp::Sub, x, max)?;
     let exp = c.unary(UnaryOp::Exp, shifted)?;

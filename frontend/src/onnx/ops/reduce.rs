@@ -30,15 +30,7 @@ struct Reduction {
 /// Axes are an operand from operator set `since` on, an attribute before. `None` when there is nothing to do.
 fn reduction(c: &NodeContext<'_>, since: i64) -> Result<Option<Reduction>, Reason> {
     let rank = c.rank(c.operand(0)?);
-    let axes = if c.opset >= since {
-        if c.has_attribute("axes") {
-            return Err("axes must be an operand in this operator set".into());
-        }
-        c.optional_int_list(1, "the axes")?.unwrap_or_default()
-    } else {
-        c.refuse_operand(1, "axes")?;
-        c.ints_attribute("axes")?.unwrap_or_default().to_vec()
-    };
+    let axes = c.list_since(since, 1, "axes")?.unwrap_or_default();
     let keep_dims = c.flag("keepdims", true)?;
     if !axes.is_empty() {
         return Ok(Some(Reduction { axes: c.axes(&axes, rank)?, keep_dims }));

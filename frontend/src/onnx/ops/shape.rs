@@ -12,18 +12,18 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Identity", (1, 1), &[], "tensors", |c| c.operand(0)),
     OpRule {
         name: "Dropout",
-        since: 13,
-        doc: "inference only, where it does nothing",
+        since: 7,
+        doc: "inference only, where it does nothing; the mask since operator set 12",
         operands: (1, 3),
-        attributes: &["seed"],
+        attributes: &["ratio", "seed"],
         import: Import::Many(dropout),
     },
     rule("Reshape", (2, 2), &["allowzero"], "constant shape", reshape),
     rule("Flatten", (1, 1), &["axis"], "any type but strings", flatten),
     rule("Transpose", (1, 1), &["perm"], "any type but strings", transpose),
-    rule("Squeeze", (1, 2), &[], "constant axes", squeeze),
-    rule("Unsqueeze", (2, 2), &[], "constant axes", unsqueeze),
-    rule("Expand", (2, 2), &[], "constant shape", expand),
+    rule("Squeeze", (1, 2), &["axes"], "constant axes", squeeze),
+    rule("Unsqueeze", (1, 2), &["axes"], "constant axes", unsqueeze),
+    rule("Expand", (2, 2), &[], "constant shape", expand).since(8),
     rule("Shape", (1, 1), &["start", "end"], "gives a constant", shape),
     rule("Size", (1, 1), &[], "gives a constant", size),
     rule("DepthToSpace", (1, 1), &["blocksize", "mode"], "four dimensions; both modes", depth_to_space),
@@ -31,14 +31,19 @@ pub(super) const RULES: &[OpRule] = &[
 ];
 
 /// A constant `training_mode` of false, and any ratio, leave the tensor as it is.
-/// The mask is true everywhere.
+/// The mask is true everywhere; before operator set 12 its content was not defined, so it is not given.
 fn dropout(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
+    if c.opset < 12 {
+        c.refuse_operand(1, "ratio")?;
+    } else {
+        c.refuse_attribute("ratio")?;
+    }
     if c.optional(2).is_some() && c.constant_operand(2, "the training mode")?.get_i64(0) != Some(0) {
         return Err("training mode is not supported".into());
     }
     let x = c.operand(0)?;
     let mut results = vec![x];
-    if c.node.output.get(1).is_some_and(|o| !o.is_empty()) {
+    if c.opset >= 12 && c.node.output.get(1).is_some_and(|o| !o.is_empty()) {
         let shape = c.shape(x).to_vec();
         let kept = c.scalar(DType::Bool, 1.0)?;
         results.push(c.emit(Op::Expand { shape }, &[kept])?);
@@ -101,7 +106,7 @@ fn transpose(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 fn squeeze(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
     let shape = c.shape(x);
-    let axes = match c.optional_int_list(1, "the axes")? {
+    let axes = match c.list_since(13, 1, "axes")? {
         Some(axes) => c.axes(&axes, shape.len())?,
         None => (0..shape.len()).filter(|&i| shape[i] == 1).collect(),
     };
@@ -114,7 +119,7 @@ fn squeeze(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 
 fn unsqueeze(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
-    let axes = c.int_list(1, "the axes")?;
+    let axes = c.list_since(13, 1, "axes")?.ok_or("`axes` are missing")?;
     let rank = c.rank(x) + axes.len();
     let axes = c.axes(&axes, rank)?;
     let mut old = c.shape(x).iter().copied();

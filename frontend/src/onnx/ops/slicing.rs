@@ -10,13 +10,13 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Concat", (1, VARIADIC), &["axis"], "tensors of one type", concat),
     OpRule {
         name: "Split",
-        since: 13,
+        since: 7,
         doc: "constant sizes, or equal parts",
         operands: (1, 2),
-        attributes: &["axis", "num_outputs"],
+        attributes: &["axis", "num_outputs", "split"],
         import: Import::Many(split),
     },
-    rule("Slice", (3, 5), &[], "constant bounds and steps", slice),
+    rule("Slice", (1, 5), &["axes", "ends", "starts"], "constant bounds and steps", slice),
     rule("Gather", (2, 2), &["axis"], "32- or 64-bit indices; those out of range are an error at run time", gather),
     rule(
         "GatherND",
@@ -24,9 +24,10 @@ pub(super) const RULES: &[OpRule] = &[
         &["batch_dims"],
         "batch_dims = 0; indices are checked after they are joined to one",
         gather_nd,
-    ),
+    )
+    .since(11),
     rule("Tile", (2, 2), &[], "constant repeats", tile),
-    rule("Pad", (2, 4), &["mode"], "mode constant; constant pads and value; negative pads crop", pad),
+    rule("Pad", (1, 4), &["mode", "pads", "value"], "mode constant; constant pads and value; negative pads crop", pad),
 ];
 
 fn concat(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
@@ -41,7 +42,7 @@ fn split(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
     let axis = c.axis(c.int("axis")?.unwrap_or(0), c.rank(x))?;
     let size = c.shape(x)[axis];
     let parts = c.node.output.len() as u64;
-    let sizes: Vec<u64> = match c.optional_int_list(1, "the sizes of the parts")? {
+    let sizes: Vec<u64> = match c.list_since(13, 1, "split")? {
         Some(sizes) => super::constant::dims(&sizes)?,
         None => {
             // Since operator set 18 the number of parts may not divide the size; then the last part is smaller.
@@ -76,8 +77,9 @@ fn split(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
 fn slice(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
     let rank = c.rank(x);
-    let (begins, ends) = (c.int_list(1, "the starts")?, c.int_list(2, "the ends")?);
-    let axes: Vec<i64> = match c.optional_int_list(3, "the axes")? {
+    let begins = c.list_since(10, 1, "starts")?.ok_or("`starts` are missing")?;
+    let ends = c.list_since(10, 2, "ends")?.ok_or("`ends` are missing")?;
+    let axes: Vec<i64> = match c.list_since(10, 3, "axes")? {
         Some(axes) => axes,
         None => (0..begins.len() as i64).collect(),
     };
@@ -193,8 +195,9 @@ fn pad(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         return Err(format!("mode = {mode:?} is not supported, only \"constant\"").into());
     }
     let rank = c.rank(x);
-    let list = c.int_list(1, "the pads")?;
+    let list = c.list_since(11, 1, "pads")?.ok_or("`pads` are missing")?;
     let value = match c.optional(2) {
+        _ if c.opset < 11 => f64::from(c.float("value", 0.0)?),
         Some(_) => c.constant_operand(2, "the value of the padding")?.get_f64(0).ok_or("the value is no number")?,
         None => 0.0,
     };
