@@ -13,6 +13,7 @@
 //! | `schedule [cpu=NAME]` | program | the program after them |
 //! | `apply [cpu=NAME]` | program, then a schedule | the program after that schedule; its hash is not looked at |
 //! | `plan` | program | its memory plan |
+//! | `inner cpu=aarch64` | graph | of each kernel the inner loop with the most multiply-adds, disassembled, and what it consists of |
 //! | `run [cpu=NAME]` | graph | the first elements of each output, for random inputs; every executor must agree |
 //!
 //! Text that does not parse, and directives that are refused, print as `error: ` and the reason.
@@ -80,6 +81,7 @@ fn run(command: &str, text: &str) -> Result<Result<String, String>, String> {
         ("schedule", false) => scheduled(text, cpu).map(|(p, _)| p.to_string()),
         ("apply", false) => apply_given(text, cpu).map(|p| p.to_string()),
         ("plan", false) => program(text).and_then(|p| plan_checked(&p)),
+        ("inner", true) => graph(text).and_then(|g| inner_loops(&g, cpu)),
         ("run", true) => graph(text).and_then(|g| execute(&g, cpu)),
         _ => return Err(format!("`{command}` is not a test of {}", if is_graph { "graphs" } else { "programs" })),
     })
@@ -168,6 +170,76 @@ fn plan_checked(program: &Program) -> Result<String, String> {
     let plan = plan::plan(program).map_err(|e| e.to_string())?;
     plan::check(program, &plan).map_err(|e| format!("the checker refuses the plan: {e}"))?;
     Ok(plan::text::print(program, &plan))
+}
+
+/// The inner loops of a graph's compiled kernels, as the foreign disassembler reads their bytes.
+fn inner_loops(graph: &Graph, cpu: &str) -> Result<String, String> {
+    let target = target(cpu)?;
+    let mut naive = lower_verified(graph)?;
+    math::expand(&mut naive, target.machine.fma);
+    let s = schedule(&naive, &target, &Options { level: Level::Full }).map_err(|e| e.to_string())?;
+    let plan = plan::plan(&s.program).map_err(|e| e.to_string())?;
+    let code = aic_cpu::compile(&s.program, &plan, &target, &aic_cpu::Options::default()).map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    for function in &code.functions {
+        let Some(body) = inner_loop(&disassemble(&function.code)?) else { continue };
+        let count = |what: &dyn Fn(&str) -> bool| body.iter().filter(|l| what(l)).count();
+        let _ = writeln!(
+            text,
+            "{}: {} instructions, {} multiply-adds, {} loads, {} on the stack, {} calls",
+            function.symbol,
+            body.len(),
+            count(&is_multiply_add),
+            count(&|l| l.starts_with("ld")),
+            count(&|l| l.contains("sp")),
+            count(&|l| l.starts_with("bl")),
+        );
+        body.iter().for_each(|l| text += &format!("  {l}\n"));
+    }
+    Ok(text)
+}
+
+/// Address and text of each instruction of AArch64 code.
+fn disassemble(code: &[u8]) -> Result<Vec<(u64, String)>, String> {
+    let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
+    fs::write(file.path(), code).map_err(|e| e.to_string())?;
+    let objdump = "aarch64-linux-gnu-objdump";
+    let run =
+        std::process::Command::new(objdump).args(["-D", "-b", "binary", "-m", "aarch64"]).arg(file.path()).output();
+    let run = run.map_err(|e| format!("{objdump}: {e}; to install it: apt-get install binutils-aarch64-linux-gnu"))?;
+    let listing = String::from_utf8(run.stdout).map_err(|e| e.to_string())?;
+    let instruction = |line: &str| {
+        let (address, rest) = line.split_once(":\t")?;
+        let words: Vec<&str> = rest.split_once('\t')?.1.split("//").next()?.split_whitespace().collect();
+        Some((u64::from_str_radix(address.trim(), 16).ok()?, words.join(" ")))
+    };
+    Ok(listing.lines().filter_map(instruction).collect())
+}
+
+fn is_multiply_add(line: &str) -> bool {
+    line.starts_with("fmla ") || line.starts_with("fmadd ")
+}
+
+/// The loop with the most multiply-adds that jumps back only at its end. Jumps are shown without their targets.
+fn inner_loop(code: &[(u64, String)]) -> Option<Vec<String>> {
+    let target = |line: &str| {
+        let (jump, to) = line.split_once(' ')?;
+        let to = (jump == "b" || jump.starts_with("b.")).then_some(to)?;
+        u64::from_str_radix(to.strip_prefix("0x")?, 16).ok()
+    };
+    let back = |i: usize| target(&code[i].1).filter(|&to| to <= code[i].0);
+    let loops = (0..code.len()).filter_map(|end| {
+        let start = code.iter().position(|(address, _)| Some(*address) == back(end))?;
+        let inner = (start..end).all(|i| back(i).is_none());
+        inner.then(|| &code[start..=end])
+    });
+    let macs = |body: &&[(u64, String)]| body.iter().filter(|(_, line)| is_multiply_add(line)).count();
+    let found = loops.max_by_key(macs).filter(|body| macs(body) > 0)?;
+    let shown = |(_, line): &(u64, String)| match target(line) {
+        Some(_) => line.split(' ').next().unwrap_or_default().to_owned(),
+        None => line.clone(),
+    };
+    Some(found.iter().map(shown).collect())
 }
 
 /// Random inputs as `aic run --random 1` makes them, without knowledge of what is an index.

@@ -89,4 +89,48 @@ impl Compiled {
     pub fn stack_bytes(&self) -> u64 {
         self.functions[self.entry].stack_bytes
     }
+
+    /// Lays the functions out one after the other and resolves their calls: bytes that run wherever they are mapped to the
+    /// start of a page.
+    ///
+    /// # Errors
+    /// For calls of functions that do not exist or are too far away, which is a defect.
+    pub fn image(&self) -> Result<Image, &'static str> {
+        let mut offsets = Vec::with_capacity(self.functions.len());
+        let mut bytes = Vec::new();
+        for f in &self.functions {
+            bytes.resize(bytes.len().next_multiple_of((f.align as usize).max(64)), 0);
+            offsets.push(bytes.len());
+            bytes.extend_from_slice(&f.code);
+        }
+        for (f, &offset) in self.functions.iter().zip(&offsets) {
+            for call in &f.calls {
+                let place = offset + call.offset as usize;
+                let target = *offsets.get(call.target).ok_or("a call of no function")?;
+                let distance = (target as i64 + call.addend) - place as i64;
+                let far = |_| "a call that does not reach";
+                let field: &mut [u8] = bytes.get_mut(place..place + 4).ok_or("a call outside its function")?;
+                match call.kind {
+                    CallKind::X86PcRel32 => {
+                        field.copy_from_slice(&i32::try_from(distance).map_err(far)?.to_le_bytes());
+                    }
+                    CallKind::Aarch64Call26 => {
+                        let words = i32::try_from(distance >> 2).map_err(far)?;
+                        let old = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
+                        field.copy_from_slice(&((old & !0x03ff_ffff) | (words as u32 & 0x03ff_ffff)).to_le_bytes());
+                    }
+                }
+            }
+        }
+        Ok(Image { bytes, offsets })
+    }
+}
+
+/// All functions of a program as one piece of code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The code; position-independent.
+    pub bytes: Vec<u8>,
+    /// Where each of [`Compiled::functions`] starts.
+    pub offsets: Vec<usize>,
 }

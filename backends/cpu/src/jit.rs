@@ -12,7 +12,7 @@ use aic_ir::machine::Arch;
 use aic_ir::plan::ALIGN_BYTES;
 use memmap2::{Mmap, MmapMut};
 
-use crate::code::{CallKind, Compiled, StepCode};
+use crate::code::{Compiled, StepCode};
 use crate::status::Status;
 
 /// The signature of entries.
@@ -249,38 +249,12 @@ impl Jit {
     }
 }
 
-/// Lays the functions out one after the other, resolves their calls and makes them executable; with the offset of each.
+/// Makes the functions executable; with the offset of each.
 fn link(compiled: &Compiled) -> Result<(Mmap, Vec<usize>), JitError> {
-    let mut offsets = Vec::with_capacity(compiled.functions.len());
-    let mut size = 0usize;
-    for f in &compiled.functions {
-        size = size.next_multiple_of((f.align as usize).max(64));
-        offsets.push(size);
-        size += f.code.len();
-    }
-    let mut memory = MmapMut::map_anon(size.max(1))?;
-    for (f, &offset) in compiled.functions.iter().zip(&offsets) {
-        memory[offset..offset + f.code.len()].copy_from_slice(&f.code);
-        for call in &f.calls {
-            let place = offset + call.offset as usize;
-            let target = *offsets.get(call.target).ok_or(JitError::Link("a call of no function"))?;
-            let distance = (target as i64 + call.addend) - place as i64;
-            let far = |_| JitError::Link("a call that does not reach");
-            let field: &mut [u8] =
-                memory.get_mut(place..place + 4).ok_or(JitError::Link("a call outside its function"))?;
-            match call.kind {
-                CallKind::X86PcRel32 => {
-                    field.copy_from_slice(&i32::try_from(distance).map_err(far)?.to_le_bytes());
-                }
-                CallKind::Aarch64Call26 => {
-                    let words = i32::try_from(distance >> 2).map_err(far)?;
-                    let old = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
-                    field.copy_from_slice(&((old & !0x03ff_ffff) | (words as u32 & 0x03ff_ffff)).to_le_bytes());
-                }
-            }
-        }
-    }
-    Ok((memory.make_exec()?, offsets))
+    let image = compiled.image().map_err(JitError::Link)?;
+    let mut memory = MmapMut::map_anon(image.bytes.len().max(1))?;
+    memory[..image.bytes.len()].copy_from_slice(&image.bytes);
+    Ok((memory.make_exec()?, image.offsets))
 }
 
 /// Whether this processor has a feature of machine files.

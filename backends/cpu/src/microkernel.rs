@@ -45,14 +45,28 @@ const GEMM_AVX512: Intrinsic = Intrinsic {
     name: "f32_gemm_avx512",
     dtype: DType::F32,
     max_rows: 8,
-    unit: MacUnit { lanes: 16, registers: 32, spare_registers: 1, mac_per_cycle: 2.0, loads_per_cycle: 2.0 },
+    unit: MacUnit {
+        lanes: 16,
+        registers: 32,
+        spare_registers: 1,
+        scalars_per_load: 1,
+        mac_per_cycle: 2.0,
+        loads_per_cycle: 2.0,
+    },
 };
 
 const GEMM_AVX2: Intrinsic = Intrinsic {
     name: "f32_gemm_avx2",
     dtype: DType::F32,
     max_rows: 8,
-    unit: MacUnit { lanes: 8, registers: 16, spare_registers: 1, mac_per_cycle: 2.0, loads_per_cycle: 2.0 },
+    unit: MacUnit {
+        lanes: 8,
+        registers: 16,
+        spare_registers: 1,
+        scalars_per_load: 1,
+        mac_per_cycle: 2.0,
+        loads_per_cycle: 2.0,
+    },
 };
 
 /// The micro-kernels that a machine can run, best first.

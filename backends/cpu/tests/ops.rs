@@ -1,9 +1,8 @@
 //! Every instruction, cast, reduction and access pattern that the backend emits, against the tile interpreter, on each level
-//! of x86-64. The programs are built by hand, so that a case does not depend on what the scheduler chooses.
+//! of x86-64 and on AArch64. The programs are built by hand, so that a case does not depend on what the scheduler chooses.
 
 mod common;
 
-use aic_ir::plan;
 use aic_ir::tile::{
     Access, Affine, BufferData, Combine, Dim, Exec, Expr, ExprRef, Inst, Item, KernelData, LayoutDim, LoopData,
     LoopKind, Program, Scalar, ScalarBinary, ScalarUnary, Space, Step, StmtData, StmtOp, Storage,
@@ -67,7 +66,7 @@ impl Build {
         Item::Stmt(self.kernel.stmts.push(StmtData { name, dims: dims.collect(), op, intrinsic: None }))
     }
 
-    /// Runs on every machine, and compiles for AArch64; `fused` programs only where there is an instruction for it.
+    /// Runs on every machine; `fused` programs only where there is an instruction for it.
     fn check(mut self, what: &str, body: Vec<Item>, fused: bool) {
         self.kernel.body = body;
         self.kernel.name = "kernel".into();
@@ -79,13 +78,7 @@ impl Build {
                 common::check(what, &self.program, &self.inputs, machine);
             }
         }
-        let plan = plan::plan(&self.program).unwrap();
-        let target = aic_cpu::CpuTarget::new(
-            aic_ir::machine::builtin("aarch64").unwrap(),
-            "aarch64-unknown-linux-gnu".parse().unwrap(),
-        );
-        aic_cpu::compile(&self.program, &plan, &target.unwrap(), &aic_cpu::Options::default())
-            .unwrap_or_else(|e| panic!("{what}, aarch64: {e}"));
+        common::check(what, &self.program, &self.inputs, common::AARCH64);
     }
 }
 
@@ -459,6 +452,7 @@ fn indices_out_of_range_end_the_run() {
         program.inputs.push(index);
         program.steps.push(Step::Check { buffer: index, bound: 6 });
         let (compiled, weights) = common::compile(&program, &common::target("x86-64"));
+        let (arm, _) = common::compile(&program, &common::target(common::AARCH64));
         let mut jit = Jit::new(&compiled, &weights).unwrap();
         let largest = if dtype == DType::I32 { i64::from(i32::MAX) } else { i64::MAX };
         for (value, valid) in
@@ -468,6 +462,8 @@ fn indices_out_of_range_end_the_run() {
                 [0, 1, value].iter().flat_map(|i: &i64| i.to_le_bytes()[..dtype.bytes() as usize].to_vec()).collect();
             let expected = if valid { Ok(()) } else { Err(RunError::Status(Status::IndexOutOfRange)) };
             assert_eq!(jit.run(&[&bytes], &mut Vec::new()), expected, "{dtype} {value}");
+            let status = if valid { Status::Ok } else { Status::IndexOutOfRange };
+            assert_eq!(common::emulated(&arm, &weights, &[&bytes]).0, status.code(), "{dtype} {value}");
         }
     }
 }

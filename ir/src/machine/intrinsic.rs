@@ -13,8 +13,10 @@ pub struct MacUnit {
     pub lanes: u64,
     /// Vector registers.
     pub registers: u64,
-    /// Registers of the tile that hold neither accumulators nor a row of the right operand.
+    /// Registers of the tile that hold neither accumulators nor elements of the operands in lanes.
     pub spare_registers: u64,
+    /// Elements of the left operand that one load brings: more than one where multiply-adds take lanes of a register.
+    pub scalars_per_load: u64,
     /// Multiply-adds started per cycle.
     pub mac_per_cycle: f64,
     /// Vector loads started per cycle.

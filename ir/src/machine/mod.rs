@@ -60,6 +60,9 @@ pub struct Machine {
     pub fma: bool,
     /// Vector multiply-adds (or multiplies, without `fma`) started per cycle.
     pub mac_per_cycle: f64,
+    /// Whether a multiply-add takes one lane of a register as a factor for all lanes.
+    #[serde(default)]
+    pub mac_by_lane: bool,
     /// Vector arithmetic instructions of other kinds started per cycle.
     pub alu_per_cycle: f64,
     /// Vector loads started per cycle.
@@ -158,7 +161,8 @@ impl Machine {
             lanes: self.lanes_f32(),
             registers: self.vector_registers,
             // A broadcast, the register that a multiply-add overwrites (or the product), and one for the allocator.
-            spare_registers: 3,
+            spare_registers: if self.mac_by_lane { 1 } else { 3 },
+            scalars_per_load: if self.mac_by_lane { self.lanes_f32() } else { 1 },
             mac_per_cycle: self.mac_per_cycle,
             loads_per_cycle: self.loads_per_cycle,
         }

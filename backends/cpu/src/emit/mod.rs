@@ -5,6 +5,7 @@
 //!          statement   tiles as straight-line code
 //!          expression  instructions of `map`        rounding  whole numbers without a C library
 //!          values      operands: loads, stores, splats, constants
+//!          lanes       factors as lanes of vectors
 //!          registers   buffers that are variables
 //!          address     affine offsets as pointer arithmetic
 //!          intrinsic   calls of assembled micro-kernels
@@ -17,6 +18,7 @@ mod entry;
 mod expression;
 mod intrinsic;
 mod kernel;
+mod lanes;
 pub(crate) mod legal;
 mod native;
 mod registers;

@@ -10,6 +10,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 
 use super::kernel::Emitter;
+use super::lanes::Quads;
 use super::types::LANES;
 use super::values::{Chunk, Memo, Operand, Val};
 use super::vectorize::vector_dim;
@@ -23,6 +24,9 @@ struct Multiply {
     /// Whether every product of a step takes another element (or vector) of the operand.
     a_once: bool,
     b_once: bool,
+    /// What of the operands is read as lanes of vectors.
+    a_quads: Quads,
+    b_quads: Quads,
 }
 
 impl Emitter<'_, '_> {
@@ -67,7 +71,9 @@ impl Emitter<'_, '_> {
             Chunk { point, vector: chunk.vector }
         };
         let (results, products) = (chunks(stmt, vector, &kept), chunks(stmt, None, &|d| !kept(d)));
-        let mut step = Multiply { a, b, acc, fused, a_once: true, b_once: true };
+        let points = || products.iter().flat_map(|k| results.iter().map(move |r| all(r, k)));
+        let [a_quads, b_quads] = [&a, &b].map(|op| if fused { self.quads(op, points()) } else { Quads::default() });
+        let mut step = Multiply { a, b, acc, fused, a_once: true, b_once: true, a_quads, b_quads };
         if self.registers.contains_key(&step.acc.buffer) {
             // Whether neighbours in the order of results have other operands.
             let once = |op: &Operand| -> bool {
@@ -97,7 +103,7 @@ impl Emitter<'_, '_> {
 
     fn multiply_add(&mut self, step: &Multiply, at: &Chunk, sum: Val) -> Result<Val, String> {
         let (a, b, acc) = (&step.a, &step.b, &step.acc);
-        let (x, y) = (self.read(a, at)?, self.read(b, at)?);
+        let (x, y) = (self.factor(a, &step.a_quads, at)?, self.factor(b, &step.b_quads, at)?);
         let wide = at.vector.is_some();
         // x86 overwrites the first factor, and copies it before if it is used again. A scalar spread over all lanes for one
         // product is loaded and spread by one instruction; for several, copies of the vector were measured to be cheaper.

@@ -34,6 +34,8 @@ pub(super) struct Chunk {
 pub(super) struct Memo {
     loads: FxHashMap<(Buffer, Terms, i64, bool), Value>,
     splats: FxHashMap<Value, Value>,
+    /// Lanes of vectors in all lanes.
+    pub(super) lanes: FxHashMap<(Value, usize), Value>,
     constants: FxHashMap<(Scalar, bool), Value>,
     scalar_of: FxHashMap<Value, Scalar>,
 }
@@ -183,6 +185,16 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// Whether all lanes of a chunk refer to one element.
+    pub(super) fn is_uniform(&self, op: &Operand, chunk: &Chunk) -> bool {
+        matches!(self.lanes(op, chunk), Lanes::Uniform)
+    }
+
+    /// Whether an operand's elements are all there in memory, and stay what they are during the statement.
+    pub(super) fn is_plain_memory(&self, op: &Operand) -> bool {
+        op.fill.is_none() && op.stable && !self.registers.contains_key(&op.buffer)
+    }
+
     /// Reads an operand.
     pub(super) fn read(&mut self, op: &Operand, chunk: &Chunk) -> Result<Val, String> {
         match self.lanes(op, chunk) {
@@ -228,7 +240,7 @@ impl Emitter<'_, '_> {
     }
 
     /// Reads the elements from a point on as a vector; `None` where that takes single elements.
-    fn read_vector(&mut self, op: &Operand, point: &[i64]) -> Result<Option<Value>, String> {
+    pub(super) fn read_vector(&mut self, op: &Operand, point: &[i64]) -> Result<Option<Value>, String> {
         let Some(ty) = vector_type(op.dtype) else { return Ok(None) };
         self.read_with(op, point, ty, true)
     }

@@ -2,9 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod aarch64;
+
+use std::cell::RefCell;
+
 use aic_cpu::jit::Jit;
 use aic_cpu::{Compiled, CpuTarget, Options};
-use aic_ir::machine::builtin;
+use aic_ir::machine::{Arch, builtin};
 use aic_ir::plan::{self, Place, Plan};
 use aic_ir::tile::{Program, Storage, interp, materialize};
 use aic_ir::types::{DType, Tensor};
@@ -12,8 +16,16 @@ use aic_ir::types::{DType, Tensor};
 /// Every level of x86-64 that this test can run.
 pub const MACHINES: [&str; 3] = ["x86-64", "x86-64-v2", "x86-64-v3"];
 
+/// What runs in another processor's emulator.
+pub const AARCH64: &str = "aarch64";
+
 pub fn target(machine: &str) -> CpuTarget {
-    CpuTarget::new(builtin(machine).unwrap(), "x86_64-unknown-linux-gnu".parse().unwrap()).unwrap()
+    let machine = builtin(machine).unwrap();
+    let triple = match machine.arch {
+        Arch::X86_64 => "x86_64-unknown-linux-gnu",
+        Arch::Aarch64 => "aarch64-unknown-none",
+    };
+    CpuTarget::new(machine, triple.parse().unwrap()).unwrap()
 }
 
 /// The weight block that a plan describes.
@@ -37,27 +49,44 @@ pub fn compile(program: &Program, target: &CpuTarget) -> (Compiled, Vec<u8>) {
     (compiled, weights)
 }
 
-/// Runs a program on the JIT and in the tile interpreter; the outputs must have equal bits, NaNs aside.
+/// Runs a program on its machine, in this process or an emulator, and in the tile interpreter; the outputs must have equal
+/// bits, NaNs aside.
 pub fn check(what: &str, program: &Program, inputs: &[Tensor], machine: &str) {
     let expected = interp::run(program, inputs).unwrap_or_else(|e| panic!("{what}: interpreter: {e}"));
     let (compiled, weights) = compile(program, &target(machine));
-    let mut jit = Jit::new(&compiled, &weights).unwrap();
     let bytes: Vec<&[u8]> = inputs.iter().map(|t| t.bytes().as_ref()).collect();
+    if machine == AARCH64 {
+        let (status, outputs) = emulated(&compiled, &weights, &bytes);
+        assert_eq!(status, 0, "{what}, {machine}");
+        assert_same(&format!("{what}, {machine}"), &compiled, outputs, &expected);
+        return;
+    }
+    let mut jit = Jit::new(&compiled, &weights).unwrap();
     let mut outputs = Vec::new();
     jit.run(&bytes, &mut outputs).unwrap();
-    for (i, (actual, expected)) in outputs.into_iter().zip(&expected).enumerate() {
-        let actual = Tensor::new(expected.ty().clone(), actual.into()).unwrap();
-        if let Some((at, a, e)) = first_difference(&actual, expected) {
-            let clif: String = compiled.functions.iter().filter_map(|f| f.clif.clone()).collect();
-            panic!("{what}, {machine}: output {i} element {at} is {a:?}, the interpreter says {e:?}\n{clif}");
-        }
-    }
+    assert_same(&format!("{what}, {machine}"), &compiled, outputs, &expected);
     // Step by step gives the same.
     jit.set_inputs(&bytes).unwrap();
     assert_eq!(jit.call_steps().unwrap().len(), program.steps.len());
     for (i, e) in expected.iter().enumerate() {
         let actual = Tensor::new(e.ty().clone(), jit.output(i).unwrap().to_vec().into()).unwrap();
         assert_eq!(first_difference(&actual, e).map(|d| d.0), None, "{what}: step by step, output {i}");
+    }
+}
+
+/// Status and outputs of a program on AArch64; each thread has an emulator of its own.
+pub fn emulated(compiled: &Compiled, weights: &[u8], inputs: &[&[u8]]) -> (i32, Vec<Vec<u8>>) {
+    thread_local!(static MACHINE: RefCell<Option<aarch64::Machine>> = const { RefCell::new(None) });
+    MACHINE.with_borrow_mut(|m| m.get_or_insert_with(aarch64::Machine::start).run(compiled, weights, inputs))
+}
+
+fn assert_same(what: &str, compiled: &Compiled, outputs: Vec<Vec<u8>>, expected: &[Tensor]) {
+    for (i, (actual, expected)) in outputs.into_iter().zip(expected).enumerate() {
+        let actual = Tensor::new(expected.ty().clone(), actual.into()).unwrap();
+        if let Some((at, a, e)) = first_difference(&actual, expected) {
+            let clif: String = compiled.functions.iter().filter_map(|f| f.clif.clone()).collect();
+            panic!("{what}: output {i} element {at} is {a:?}, the interpreter says {e:?}\n{clif}");
+        }
     }
 }
 

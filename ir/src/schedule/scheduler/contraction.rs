@@ -198,15 +198,22 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Stores a constant that is loaded in vectors in panels as wide as the register tile.
+    /// Stores a constant that is loaded in vectors in panels as wide as the register tile; and where multiply-adds take lanes,
+    /// the other operand in panels as high as it.
     fn panels(&mut self, kernel: &str, c: &Contraction, operand: Operand) -> Result<(), ScheduleError> {
+        let (m, n) = self.tile_of(c);
+        let (dim, block) = match &c.rows {
+            _ if operand == c.vector => (&c.columns.0, n),
+            Some((rows, _)) if self.target.machine().mac_by_lane => (rows, m),
+            _ => return Ok(()),
+        };
         let stmt = self.stmt(kernel, &c.mma)?;
-        let (Some(access), Some(d)) = (operand_access(stmt, operand), stmt.dim_named(&c.columns.0)) else {
+        let (Some(access), Some(d)) = (operand_access(stmt, operand), stmt.dim_named(dim)) else {
             return Ok(());
         };
         let info = &self.program.buffers[access.buffer];
         let axis = access.index.iter().position(|e| e.as_var() == Some(Var::Dim(d as u32)));
-        let (Some(axis), true) = (axis, operand == c.vector && matches!(info.storage, Storage::Const(_))) else {
+        let (Some(axis), true) = (axis, matches!(info.storage, Storage::Const(_))) else {
             return Ok(());
         };
         let uses: usize = self
@@ -215,7 +222,6 @@ impl Scheduler<'_> {
             .values()
             .map(|k| k.stmts_in_order().iter().filter(|&&s| k.stmts[s].touches(access.buffer)).count())
             .sum();
-        let block = self.tile_of(c).1;
         if uses > 1 || block < 2 || !info.layout.is_row_major(&info.shape) {
             return Ok(());
         }
