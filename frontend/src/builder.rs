@@ -105,8 +105,7 @@ impl Builder {
         self.take_value()?;
         let constants: Option<Vec<&Tensor>> = operands.iter().map(|&v| self.graph.const_of(v)).collect();
         if let Some(constants) = constants {
-            // What a reduction reads counts, too; all other folded operators read no more than they write.
-            let work = ty.bytes().max(if matches!(op, Op::Reduce { .. }) { fold::MAX_ELEMS } else { 0 });
+            let work = ty.bytes().max(fold::reads_at_most(&op));
             let affordable = matches!(op, Op::Reshape { .. }) || work <= self.budget_bytes;
             if let Some(tensor) = affordable.then(|| fold::evaluate(&op, &constants, &ty)).flatten() {
                 if !matches!(op, Op::Reshape { .. }) {
@@ -232,6 +231,13 @@ fn is_identity(op: &Op, x: &TensorType, result: &TensorType) -> bool {
         | Op::Gelu(_)
         | Op::Attention { .. }
         | Op::Gather { .. }
-        | Op::Scan(_) => false,
+        | Op::Scan(_)
+        | Op::ArgReduce { .. }
+        | Op::CumSum { .. }
+        | Op::TopK { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. } => false,
     }
 }

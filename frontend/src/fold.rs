@@ -2,14 +2,16 @@
 //!
 //! Exporters spell target shapes as little programs: `Shape`, `Gather`, `Mul`, `Concat`. Only exact operators are
 //! evaluated here (moving elements, integers, and float operations that IEEE 754 rounds correctly), so there is no
-//! question of accuracy; everything larger or inexact is left to the constant folding pass. Results are bounded by
+//! question of accuracy; everything larger or inexact is left to the constant folding pass. Results, and operands that are read whole, are bounded by
 //! [`MAX_ELEMS`] elements each, and in sum by the builder's budget.
+
+mod indexing;
 
 use aic_ir::graph::{BinaryOp, Op, ReduceOp, UnaryOp};
 use aic_ir::types::{DType, Tensor, TensorType};
 use bytes::Bytes;
 
-/// Largest number of elements of a result, and of a reduced operand.
+/// Largest number of elements of a result, and of an operand that is read whole.
 pub(crate) const MAX_ELEMS: u64 = 4096;
 
 /// One element, in the widest type of its kind.
@@ -32,6 +34,9 @@ pub(crate) fn evaluate(op: &Op, operands: &[&Tensor], ty: &TensorType) -> Option
         return Tensor::new(ty.clone(), Bytes::new()).ok();
     }
     let bytes = match (op, operands) {
+        (Op::Unary(UnaryOp::Not), &[x]) if ty.dtype() == DType::Bool => {
+            map(ty, |i| Some(Number::Signed(i64::from(x.get_i64(i)? == 0))))?
+        }
         (Op::Unary(op), &[x]) => map(ty, |i| unary(*op, element(x, i)?))?,
         (Op::Binary(op), &[a, b]) => {
             let (ia, ib) = (broadcast_indices(a, ty)?, broadcast_indices(b, ty)?);
@@ -59,11 +64,57 @@ pub(crate) fn evaluate(op: &Op, operands: &[&Tensor], ty: &TensorType) -> Option
             pick(x, walk(ty.shape(), start, &stepped))?
         }
         (Op::Concat { axis }, parts) => concat(parts, *axis, ty)?,
-        (Op::Gather { axis }, &[x, indices]) => pick(x, gather_indices(x, indices, *axis)?)?,
+        (Op::Gather { axis }, &[x, indices]) => pick(x, indexing::gather(x, indices, *axis)?)?,
+        (Op::GatherElements { axis }, &[x, indices]) => pick(x, indexing::elements(x.ty().shape(), indices, *axis)?)?,
+        (Op::GatherNd { batch_dims }, &[x, indices]) if indexing::is_small(indices) => {
+            pick(x, indexing::tuples(x.ty().shape(), indices, *batch_dims)?)?
+        }
+        (Op::ScatterElements { axis, combine }, &[x, indices, updates]) if indexing::is_small(updates) => {
+            indexing::scatter(*combine, x, indexing::elements(x.ty().shape(), indices, *axis)?, updates)?
+        }
+        (Op::ScatterNd { combine }, &[x, indices, updates])
+            if indexing::is_small(indices) && indexing::is_small(updates) =>
+        {
+            indexing::scatter(*combine, x, indexing::tuples(x.ty().shape(), indices, 0)?, updates)?
+        }
+        (Op::ArgReduce { op, axis, last }, &[x]) => indexing::arg_reduce(*op, *axis, *last, x, ty)?,
+        (Op::CumSum { axis, exclusive, reverse }, &[x]) => indexing::cumsum(*axis, *exclusive, *reverse, x)?,
         (Op::Reduce { op, axes, keep_dims: _ }, &[x]) => reduce(*op, axes, x, ty)?,
         _ => return None,
     };
     Tensor::new(ty.clone(), bytes).ok()
+}
+
+/// How many elements folding an operator reads at most, if it may be more than it writes.
+pub(crate) fn reads_at_most(op: &Op) -> u64 {
+    match op {
+        Op::Reduce { .. } | Op::ArgReduce { .. } | Op::GatherNd { .. } => MAX_ELEMS,
+        Op::ScatterElements { .. } | Op::ScatterNd { .. } => 2 * MAX_ELEMS,
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Cast { .. }
+        | Op::MatMul
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Softmax { .. }
+        | Op::LayerNorm { .. }
+        | Op::BatchNorm { .. }
+        | Op::Gelu(_)
+        | Op::Attention { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Expand { .. }
+        | Op::Concat { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::CumSum { .. }
+        | Op::GatherElements { .. }
+        // Of several results, which are not folded here.
+        | Op::TopK { .. }
+        | Op::Scan(_) => 0,
+    }
 }
 
 /// A constant of one element: `value` in the element type.
@@ -145,7 +196,8 @@ fn unary(op: UnaryOp, x: Number) -> Option<Number> {
         (UnaryOp::Round, Float(v)) => Float(v.round_ties_even()),
         (UnaryOp::Floor, Float(v)) => Float(v.floor()),
         (UnaryOp::Ceil, Float(v)) => Float(v.ceil()),
-        (UnaryOp::Not, Signed(v)) => Signed(i64::from(v == 0)),
+        (UnaryOp::Not, Signed(v)) => Signed(!v),
+        (UnaryOp::Not, Unsigned(v)) => Unsigned(!v),
         _ => return None,
     })
 }
@@ -166,13 +218,17 @@ fn binary(op: BinaryOp, a: Number, b: Number) -> Option<Number> {
             BinaryOp::Eq => truth(a == b),
             BinaryOp::Lt => truth(a < b),
             BinaryOp::Le => truth(a <= b),
-            BinaryOp::Pow | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => return None,
+            BinaryOp::Rem => Float(a % b),
+            BinaryOp::Pow | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::Shl | BinaryOp::Shr => {
+                return None;
+            }
         },
         (Signed(a), Signed(b)) => match op {
             BinaryOp::Add => Signed(a.wrapping_add(b)),
             BinaryOp::Sub => Signed(a.wrapping_sub(b)),
             BinaryOp::Mul => Signed(a.wrapping_mul(b)),
             BinaryOp::Div => Signed(if b == 0 { 0 } else { a.wrapping_div(b) }),
+            BinaryOp::Rem => Signed(if b == 0 { a } else { a.wrapping_rem(b) }),
             BinaryOp::Max => Signed(a.max(b)),
             BinaryOp::Min => Signed(a.min(b)),
             BinaryOp::And => Signed(a & b),
@@ -181,19 +237,24 @@ fn binary(op: BinaryOp, a: Number, b: Number) -> Option<Number> {
             BinaryOp::Eq => truth(a == b),
             BinaryOp::Lt => truth(a < b),
             BinaryOp::Le => truth(a <= b),
-            BinaryOp::Pow => return None,
+            // The number of bits is that of the element type, which is not known here.
+            BinaryOp::Pow | BinaryOp::Shl | BinaryOp::Shr => return None,
         },
         (Unsigned(a), Unsigned(b)) => match op {
             BinaryOp::Add => Unsigned(a.wrapping_add(b)),
             BinaryOp::Sub => Unsigned(a.wrapping_sub(b)),
             BinaryOp::Mul => Unsigned(a.wrapping_mul(b)),
             BinaryOp::Div => Unsigned(a.checked_div(b).unwrap_or(0)),
+            BinaryOp::Rem => Unsigned(a.checked_rem(b).unwrap_or(a)),
             BinaryOp::Max => Unsigned(a.max(b)),
             BinaryOp::Min => Unsigned(a.min(b)),
             BinaryOp::Eq => truth(a == b),
             BinaryOp::Lt => truth(a < b),
             BinaryOp::Le => truth(a <= b),
-            BinaryOp::Pow | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => return None,
+            BinaryOp::And => Unsigned(a & b),
+            BinaryOp::Or => Unsigned(a | b),
+            BinaryOp::Xor => Unsigned(a ^ b),
+            BinaryOp::Pow | BinaryOp::Shl | BinaryOp::Shr => return None,
         },
         _ => return None,
     })
@@ -247,21 +308,6 @@ fn pick(x: &Tensor, offsets: Vec<u64>) -> Option<Bytes> {
 /// Row-major positions split at an axis: product of the dimensions before and after it.
 fn around(shape: &[u64], axis: usize) -> Option<(u64, u64)> {
     Some((shape.get(..axis)?.iter().product(), shape.get(axis + 1..)?.iter().product()))
-}
-
-fn gather_indices(x: &Tensor, indices: &Tensor, axis: usize) -> Option<Vec<u64>> {
-    let (outer, inner) = around(x.ty().shape(), axis)?;
-    let size = *x.ty().shape().get(axis)?;
-    let mut offsets = Vec::new();
-    for o in 0..outer {
-        for i in 0..indices.ty().elems() {
-            let index = indices.get_i64(i)?;
-            let index = if index < 0 { index.checked_add(size as i64)? } else { index };
-            let index = u64::try_from(index).ok().filter(|&i| i < size)?;
-            offsets.extend((0..inner).map(|r| (o * size + index) * inner + r));
-        }
-    }
-    Some(offsets)
 }
 
 fn concat(parts: &[&Tensor], axis: usize, ty: &TensorType) -> Option<Bytes> {
@@ -318,6 +364,8 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Tensor, ty: &TensorType) -> Option<B
 
 #[cfg(test)]
 mod tests {
+    use aic_ir::graph::{ArgOp, ScatterOp};
+
     use super::*;
 
     fn fold(op: Op, operands: &[&Tensor]) -> Option<Tensor> {
@@ -342,6 +390,28 @@ mod tests {
         assert_eq!(joined, Some(ints(&[2, 4], &[0, 1, 2, 8, 3, 4, 5, 9])));
         let expanded = fold(Op::Expand { shape: vec![2, 2] }, &[&ints(&[2, 1], &[7, 8])]);
         assert_eq!(expanded, Some(ints(&[2, 2], &[7, 7, 8, 8])));
+    }
+
+    #[test]
+    fn data_says_where() {
+        let x = ints(&[2, 3], &[0, 1, 2, 3, 4, 5]);
+        let of = |op, others: &[&Tensor]| fold(op, &[&[&x], others].concat());
+        let at = ints(&[2, 1], &[-1, 0]);
+        assert_eq!(of(Op::GatherElements { axis: 1 }, &[&at]), Some(ints(&[2, 1], &[2, 3])));
+        let pairs = ints(&[2, 2], &[1, -1, 0, 0]);
+        assert_eq!(of(Op::GatherNd { batch_dims: 0 }, &[&pairs]), Some(ints(&[2], &[5, 0])));
+        assert_eq!(of(Op::GatherNd { batch_dims: 1 }, &[&at]), Some(ints(&[2], &[2, 3])));
+        assert_eq!(of(Op::GatherNd { batch_dims: 0 }, &[&ints(&[1], &[2])]), None);
+        let updates = ints(&[2, 1], &[10, 20]);
+        let scattered = of(Op::ScatterElements { axis: 1, combine: ScatterOp::Add }, &[&at, &updates]);
+        assert_eq!(scattered, Some(ints(&[2, 3], &[0, 1, 12, 23, 4, 5])));
+        let twice = ints(&[2, 2], &[1, 1, 1, 1]);
+        let scattered = of(Op::ScatterNd { combine: ScatterOp::Replace }, &[&twice, &ints(&[2], &[7, 8])]);
+        assert_eq!(scattered, Some(ints(&[2, 3], &[0, 1, 2, 3, 8, 5])));
+        let least = Op::ArgReduce { op: ArgOp::Min, axis: 0, last: true };
+        assert_eq!(fold(least, &[&ints(&[3, 1], &[1, 0, 0])]), Some(ints(&[1, 1], &[2])));
+        let sums = Op::CumSum { axis: 1, exclusive: true, reverse: true };
+        assert_eq!(of(sums, &[]), Some(ints(&[2, 3], &[3, 2, 0, 9, 5, 0])));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! verifier and the parser all call it. Operands and attributes come from model files, so everything is checked: after
 //! `infer` succeeds, every index computed from the attributes fits an `i64`.
 
+mod indexing;
+
 use super::op::{BinaryOp, ConvAttrs, InferError, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp};
 use crate::types::{DType, MAX_ELEMENTS, TensorType};
 
@@ -53,6 +55,15 @@ impl Op {
     pub fn infer_all(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, InferError> {
         match self {
             Op::Scan(scan) => scan.infer(operands),
+            Op::TopK { k, axis, largest: _ } => {
+                let x = one(operands)?;
+                accept(x.dtype() != DType::Bool, x.dtype())?;
+                check_axis(*axis, x)?;
+                check(*k <= x.shape()[*axis], || format!("{k} of the {} elements of a dimension", x.shape()[*axis]))?;
+                let mut shape = x.shape().to_vec();
+                shape[*axis] = *k;
+                Ok(vec![TensorType::new(x.dtype(), shape.clone())?, TensorType::new(DType::I64, shape)?])
+            }
             _ => Ok(vec![self.infer(operands)?]),
         }
     }
@@ -111,8 +122,19 @@ impl Op {
                 let shape: Result<Vec<u64>, _> = x.shape().iter().zip(pads).map(|(&d, &p)| padded_size(d, p)).collect();
                 Ok(TensorType::new(x.dtype(), shape?)?)
             }
-            Op::Gather { axis } => gather(*axis, operands),
-            Op::Scan(_) => Err(InferError::ManyResults),
+            Op::Scan(_) | Op::TopK { .. } => Err(InferError::ManyResults),
+            Op::Gather { axis } => indexing::gather(*axis, operands),
+            Op::ArgReduce { op: _, axis, last: _ } => arg_reduce(*axis, one(operands)?),
+            Op::CumSum { axis, exclusive: _, reverse: _ } => {
+                let x = one(operands)?;
+                accept(x.dtype() != DType::Bool, x.dtype())?;
+                check_axis(*axis, x)?;
+                Ok(x.clone())
+            }
+            Op::GatherElements { axis } => indexing::gather_elements(*axis, operands),
+            Op::GatherNd { batch_dims } => indexing::gather_nd(*batch_dims, operands),
+            Op::ScatterElements { axis, combine } => indexing::scatter_elements(*axis, *combine, operands),
+            Op::ScatterNd { combine } => indexing::scatter_nd(*combine, operands),
         }
     }
 }
@@ -179,10 +201,13 @@ fn unary(op: UnaryOp, x: &TensorType) -> Result<TensorType, InferError> {
             | UnaryOp::Sigmoid
             | UnaryOp::Sin
             | UnaryOp::Cos
+            | UnaryOp::Atan
+            | UnaryOp::Expm1
+            | UnaryOp::Log1p
             | UnaryOp::Round
             | UnaryOp::Floor
             | UnaryOp::Ceil => dtype.is_float(),
-            UnaryOp::Not => dtype == DType::Bool,
+            UnaryOp::Not => !dtype.is_float(),
         },
         dtype,
     )?;
@@ -199,12 +224,14 @@ fn binary(op: BinaryOp, operands: &[&TensorType]) -> Result<TensorType, InferErr
             | BinaryOp::Sub
             | BinaryOp::Mul
             | BinaryOp::Div
+            | BinaryOp::Rem
             | BinaryOp::Max
             | BinaryOp::Min
             | BinaryOp::Lt
             | BinaryOp::Le => dtype != DType::Bool,
             BinaryOp::Pow => dtype.is_float(),
-            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => dtype == DType::Bool,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => !dtype.is_float(),
+            BinaryOp::Shl | BinaryOp::Shr => dtype.is_int(),
             BinaryOp::Eq => true,
         },
         dtype,
@@ -442,13 +469,14 @@ fn slice(starts: &[u64], sizes: &[u64], steps: &[i64], x: &TensorType) -> Result
     Ok(TensorType::new(x.dtype(), sizes)?)
 }
 
-fn gather(axis: usize, operands: &[&TensorType]) -> Result<TensorType, InferError> {
-    let &[x, indices] = operands else { return Err(arity("2", operands)) };
+fn arg_reduce(axis: usize, x: &TensorType) -> Result<TensorType, InferError> {
+    accept(x.dtype() != DType::Bool, x.dtype())?;
     check_axis(axis, x)?;
-    accept(matches!(indices.dtype(), DType::I32 | DType::I64), indices.dtype())?;
-    check(x.shape()[axis] != 0 || indices.elems() == 0, || format!("dimension {axis} is empty, no index is valid"))?;
-    let shape = [&x.shape()[..axis], indices.shape(), &x.shape()[axis + 1..]].concat();
-    Ok(TensorType::new(x.dtype(), shape)?)
+    let mut shape = x.shape().to_vec();
+    shape[axis] = 1;
+    let result = TensorType::new(DType::I64, shape)?;
+    check(x.elems() != 0 || result.elems() == 0, || format!("dimension {axis} has no elements"))?;
+    Ok(result)
 }
 
 #[cfg(test)]

@@ -22,10 +22,12 @@
 //! serves whole networks; it is wrong where one error enters a long sum many times, as after a broadcast.
 
 mod elementwise;
+mod indexing;
 mod integer;
 mod movement;
 mod normalize;
 mod num;
+mod order;
 mod product;
 mod reduce;
 mod scan;
@@ -85,7 +87,7 @@ pub enum OpError {
     /// The operands do not fit the operator.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// A gather's index is out of range.
+    /// An index of a gather or scatter is out of range.
     #[error("index {index} is out of range for a dimension of {size} elements")]
     Index {
         /// The index.
@@ -119,7 +121,7 @@ pub enum ErrorModel {
 /// Evaluates a graph's outputs for inputs in the graph's order, with rigorous bounds.
 ///
 /// # Errors
-/// When the graph is broken, inputs do not fit it, or a gather's index is out of range.
+/// When the graph is broken, inputs do not fit it, or an index is out of range.
 pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Evaluated>, InterpError> {
     evaluate_with(graph, inputs, ErrorModel::WorstCase)
 }
@@ -149,9 +151,31 @@ pub fn evaluate_all(
 /// Evaluates one operator, with rigorous bounds.
 ///
 /// # Errors
-/// When the operands do not fit the operator, the result is too large, or a gather's index is out of range.
+/// When the operands do not fit the operator, the result is too large, or an index is out of range.
 pub fn evaluate_op(op: &Op, operands: &[&Evaluated]) -> Result<Evaluated, OpError> {
     apply(op, operands, ErrorModel::WorstCase)
+}
+
+/// Evaluates one operator of any number of results, with rigorous bounds.
+///
+/// # Errors
+/// As [`evaluate_op`].
+pub fn evaluate_op_all(op: &Op, operands: &[&Evaluated]) -> Result<Vec<Evaluated>, OpError> {
+    apply_all(op, operands, ErrorModel::WorstCase)
+}
+
+fn apply_all(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Vec<Evaluated>, OpError> {
+    match (op, operands) {
+        (Op::Scan(scan), _) => scan::scan(scan, operands, model),
+        (Op::TopK { k, axis, largest }, [x]) => {
+            let types = op.infer_all(&[x.ty()])?;
+            match types.iter().find(|ty| ty.elems() > MAX_EVALUATED_ELEMENTS) {
+                Some(large) => Err(OpError::TooLarge(large.clone())),
+                None => Ok(order::top_k(*k, *axis, *largest, x, types)),
+            }
+        }
+        _ => Ok(vec![apply(op, operands, model)?]),
+    }
 }
 
 fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluated, OpError> {
@@ -190,7 +214,15 @@ fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluate
         (Op::Concat { axis }, operands) => movement::concat(*axis, operands, ty),
         (Op::Slice { starts, sizes: _, steps }, [x]) => movement::slice(starts, steps, x, ty),
         (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty, r),
-        (Op::Gather { axis }, [x, indices]) => movement::gather(*axis, x, indices, ty)?,
+        (Op::Gather { axis }, [x, indices]) => indexing::gather(*axis, x, indices, ty)?,
+        (Op::ArgReduce { op, axis, last }, [x]) => order::arg_reduce(*op, *axis, *last, x, ty),
+        (Op::CumSum { axis, exclusive, reverse }, [x]) => order::cumsum(*axis, *exclusive, *reverse, x, r),
+        (Op::GatherElements { axis }, [x, indices]) => indexing::gather_elements(*axis, x, indices, ty)?,
+        (Op::GatherNd { batch_dims }, [x, indices]) => indexing::gather_nd(*batch_dims, x, indices, ty)?,
+        (Op::ScatterElements { axis, combine }, [x, indices, updates]) => {
+            indexing::scatter_elements(*axis, *combine, [x, indices, updates], r)?
+        }
+        (Op::ScatterNd { combine }, [x, indices, updates]) => indexing::scatter_nd(*combine, [x, indices, updates], r)?,
         // Inference has checked the number of operands.
         _ => return Err(OpError::Infer(InferError::Arity { expected: "other", actual: operands.len() })),
     })
@@ -268,14 +300,11 @@ fn evaluate_node(
         if ty.elems() > MAX_EVALUATED_ELEMENTS {
             return Err(OpError::TooLarge(ty));
         }
-        return Ok(vec![movement::gather_constant(*axis, table, &indices, ty)?]);
+        return Ok(vec![indexing::gather_constant(*axis, table, &indices, ty)?]);
     }
     let operands: Vec<Cow<'_, Evaluated>> = operands.iter().filter_map(|&v| value_of(graph, values, v)).collect();
     let operands: Vec<&Evaluated> = operands.iter().map(AsRef::as_ref).collect();
-    match op {
-        Op::Scan(scan) => scan::scan(scan, &operands, model),
-        _ => Ok(vec![apply(op, &operands, model)?]),
-    }
+    apply_all(op, &operands, model)
 }
 
 /// A value that is evaluated already, or a constant, which is converted anew for each use.

@@ -9,7 +9,8 @@
 //! - Float operators are IEEE 754 in the operands' type, with results within the error bound that the reference
 //!   interpreter computes; the order of a sum is free inside that bound. NaN propagates through arithmetic; `max` and
 //!   `min` of a NaN are unspecified.
-//! - Integer `add`, `sub`, `mul` and `neg` wrap. Integer division truncates toward zero; division by zero gives 0.
+//! - Integer `add`, `sub`, `mul` and `neg` wrap. Integer division truncates toward zero; division by zero gives 0, and
+//!   its remainder is the dividend.
 //! - Binary operators and `select` broadcast as numpy does: shapes align at the last dimension, 1 stretches.
 
 pub mod infer;
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use cranelift_entity::{PrimaryMap, entity_impl};
 
 use crate::types::{Tensor, TensorType};
-pub use op::{BinaryOp, ConvAttrs, GeluKind, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp};
+pub use op::{ArgOp, BinaryOp, ConvAttrs, GeluKind, Op, PoolAttrs, PoolKind, ReduceOp, ScatterOp, UnaryOp};
 pub use scan::Scan;
 
 /// A tensor in the graph.

@@ -31,13 +31,19 @@ pub enum UnaryOp {
     Sin,
     /// Cosine.
     Cos,
+    /// Arc tangent, in `-π/2..π/2`. Together with `Sqrt` it gives the other inverse functions of angles.
+    Atan,
+    /// `e^x - 1` without the cancellation near 0. Hyperbolic functions are made of it.
+    Expm1,
+    /// `ln(1 + x)` without the rounding of `1 + x`. Inverse hyperbolic functions are made of it.
+    Log1p,
     /// Round to the nearest integer, ties to even.
     Round,
     /// Round toward minus infinity.
     Floor,
     /// Round toward plus infinity.
     Ceil,
-    /// Logical negation; `bool` only.
+    /// Logical negation of `bool`, complement of all bits of integers.
     Not,
 }
 
@@ -52,18 +58,26 @@ pub enum BinaryOp {
     Mul,
     /// `a / b`; integers truncate, and give 0 for `b = 0`.
     Div,
+    /// `a - b · trunc(a / b)`, exactly: the remainder of C, with the sign of `a`. Integers give `a` for `b = 0`; floats
+    /// give NaN for `b = 0` and for infinite `a`, and `a` for infinite `b`.
+    Rem,
     /// `a` to the power `b`. Floats only.
     Pow,
     /// The larger.
     Max,
     /// The smaller.
     Min,
-    /// Logical and; `bool` only, as `Or` and `Xor`.
+    /// Logical and of `bool`, and of the bits of integers, as `Or` and `Xor`.
     And,
-    /// Logical or.
+    /// Or.
     Or,
-    /// Logical exclusive or.
+    /// Exclusive or.
     Xor,
+    /// `a · 2^b`, wrapping. Integers only. 0 if `b` is negative or not below the width.
+    Shl,
+    /// `a / 2^b` rounded toward minus infinity. Integers only. 0, or -1 for negative `a`, if `b` is negative or not below
+    /// the width.
+    Shr,
     /// `a == b`; result is `bool`, as for all comparisons.
     Eq,
     /// `a < b`.
@@ -74,17 +88,20 @@ pub enum BinaryOp {
 
 impl BinaryOp {
     /// Every function, in declaration order.
-    pub const ALL: [BinaryOp; 13] = [
+    pub const ALL: [BinaryOp; 16] = [
         BinaryOp::Add,
         BinaryOp::Sub,
         BinaryOp::Mul,
         BinaryOp::Div,
+        BinaryOp::Rem,
         BinaryOp::Pow,
         BinaryOp::Max,
         BinaryOp::Min,
         BinaryOp::And,
         BinaryOp::Or,
         BinaryOp::Xor,
+        BinaryOp::Shl,
+        BinaryOp::Shr,
         BinaryOp::Eq,
         BinaryOp::Lt,
         BinaryOp::Le,
@@ -97,12 +114,15 @@ impl BinaryOp {
             BinaryOp::Sub => "sub",
             BinaryOp::Mul => "mul",
             BinaryOp::Div => "div",
+            BinaryOp::Rem => "rem",
             BinaryOp::Pow => "pow",
             BinaryOp::Max => "max",
             BinaryOp::Min => "min",
             BinaryOp::And => "and",
             BinaryOp::Or => "or",
             BinaryOp::Xor => "xor",
+            BinaryOp::Shl => "shl",
+            BinaryOp::Shr => "shr",
             BinaryOp::Eq => "eq",
             BinaryOp::Lt => "lt",
             BinaryOp::Le => "le",
@@ -128,6 +148,30 @@ pub enum ReduceOp {
     Min,
     /// Product; 1 for no elements.
     Prod,
+}
+
+/// Which element an index is sought of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArgOp {
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+/// How a scatter combines an element with an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScatterOp {
+    /// The update.
+    Replace,
+    /// Their sum.
+    Add,
+    /// Their product.
+    Mul,
+    /// The larger.
+    Max,
+    /// The smaller.
+    Min,
 }
 
 /// Which form of GELU.
@@ -280,11 +324,69 @@ pub enum Op {
     /// `(states..., sequences..., captured...) -> (states..., stacked...)`: a graph repeated over the leading dimension of
     /// the sequences.
     Scan(Box<Scan>),
+    /// `(x) -> the position along a dimension of its largest or smallest element : i64`; the dimension stays with size 1.
+    /// A NaN wins over every number, as in numpy. At least one element; not `bool`.
+    ArgReduce {
+        /// Which element.
+        op: ArgOp,
+        /// The dimension.
+        axis: usize,
+        /// Whether the last of equal elements is taken instead of the first.
+        last: bool,
+    },
+    /// `(x) -> y` with `y[i] = x[0] + … + x[i]` along a dimension, added in that order. Not `bool`.
+    CumSum {
+        /// The dimension.
+        axis: usize,
+        /// Whether `x[i]` itself is left out, so that the first sum is 0.
+        exclusive: bool,
+        /// Whether the sums run from the end: `x[i] + … + x[n - 1]`.
+        reverse: bool,
+    },
+    /// `(x) -> (values, indices: i64)`: the `k` largest or smallest elements along a dimension, best first, and their
+    /// positions; of equal elements the first comes first. A NaN is larger than every number. Not `bool`.
+    TopK {
+        /// How many; at most as many as there are.
+        k: u64,
+        /// The dimension.
+        axis: usize,
+        /// Whether the largest are taken instead of the smallest.
+        largest: bool,
+    },
+    /// `(x, indices: i32 or i64) -> y : [indices.shape]` with `y[a..., i, b...] = x[a..., indices[a..., i, b...], b...]`.
+    /// Both have one rank; other dimensions of `indices` are at most those of `x`. Indices as for `Gather`.
+    GatherElements {
+        /// The dimension that is indexed.
+        axis: usize,
+    },
+    /// `(x: [B..., D..., E...], indices: [B..., I..., k]: i32 or i64) -> y : [B..., I..., E...]` with
+    /// `y[b..., i..., e...] = x[b..., indices[b..., i..., 0], …, indices[b..., i..., k - 1], e...]`, where `D...` are `k`
+    /// dimensions. Indices as for `Gather`, each in its own dimension.
+    GatherNd {
+        /// Number of dimensions `B...`.
+        batch_dims: usize,
+    },
+    /// `(x, indices: i32 or i64, updates) -> x` where, in row-major order of the updates,
+    /// `x[a..., indices[a..., i, b...], b...]` is combined with `updates[a..., i, b...]`. `indices` and `updates` have one
+    /// shape, of the rank of `x`; its other dimensions are at most those of `x`. Indices as for `Gather`.
+    ScatterElements {
+        /// The dimension that is indexed.
+        axis: usize,
+        /// How an element and an update combine.
+        combine: ScatterOp,
+    },
+    /// `(x: [D..., E...], indices: [I..., k]: i32 or i64, updates: [I..., E...]) -> x` where, in row-major order of the
+    /// updates, `x[indices[i..., 0], …, indices[i..., k - 1], e...]` is combined with `updates[i..., e...]`. Indices as for
+    /// `Gather`, each in its own dimension.
+    ScatterNd {
+        /// How an element and an update combine.
+        combine: ScatterOp,
+    },
 }
 
 impl UnaryOp {
     /// Every function, in declaration order.
-    pub const ALL: [UnaryOp; 15] = [
+    pub const ALL: [UnaryOp; 18] = [
         UnaryOp::Neg,
         UnaryOp::Abs,
         UnaryOp::Exp,
@@ -296,6 +398,9 @@ impl UnaryOp {
         UnaryOp::Sigmoid,
         UnaryOp::Sin,
         UnaryOp::Cos,
+        UnaryOp::Atan,
+        UnaryOp::Expm1,
+        UnaryOp::Log1p,
         UnaryOp::Round,
         UnaryOp::Floor,
         UnaryOp::Ceil,
@@ -316,10 +421,41 @@ impl UnaryOp {
             UnaryOp::Sigmoid => "sigmoid",
             UnaryOp::Sin => "sin",
             UnaryOp::Cos => "cos",
+            UnaryOp::Atan => "atan",
+            UnaryOp::Expm1 => "expm1",
+            UnaryOp::Log1p => "log1p",
             UnaryOp::Round => "round",
             UnaryOp::Floor => "floor",
             UnaryOp::Ceil => "ceil",
             UnaryOp::Not => "not",
+        }
+    }
+}
+
+impl ScatterOp {
+    /// Every way, in declaration order.
+    pub const ALL: [ScatterOp; 5] =
+        [ScatterOp::Replace, ScatterOp::Add, ScatterOp::Mul, ScatterOp::Max, ScatterOp::Min];
+
+    /// The word in text forms.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScatterOp::Replace => "replace",
+            ScatterOp::Add => "add",
+            ScatterOp::Mul => "mul",
+            ScatterOp::Max => "max",
+            ScatterOp::Min => "min",
+        }
+    }
+
+    /// The operator that combines an element and an update, unless the update replaces it.
+    pub fn binary(self) -> Option<BinaryOp> {
+        match self {
+            ScatterOp::Replace => None,
+            ScatterOp::Add => Some(BinaryOp::Add),
+            ScatterOp::Mul => Some(BinaryOp::Mul),
+            ScatterOp::Max => Some(BinaryOp::Max),
+            ScatterOp::Min => Some(BinaryOp::Min),
         }
     }
 }
@@ -360,6 +496,14 @@ impl Op {
             Op::Pad { .. } => "pad",
             Op::Gather { .. } => "gather",
             Op::Scan(_) => "scan",
+            Op::ArgReduce { op: ArgOp::Max, .. } => "arg_max",
+            Op::ArgReduce { op: ArgOp::Min, .. } => "arg_min",
+            Op::CumSum { .. } => "cumsum",
+            Op::TopK { .. } => "top_k",
+            Op::GatherElements { .. } => "gather_elements",
+            Op::GatherNd { .. } => "gather_nd",
+            Op::ScatterElements { .. } => "scatter_elements",
+            Op::ScatterNd { .. } => "scatter_nd",
         }
     }
 }

@@ -30,18 +30,20 @@ impl Lowering<'_> {
                 }
             });
         }
-        apply(&mut expr, &data.op, ty.dtype(), &operands);
+        // All operands have one element type, or the last ones do.
+        let dtype = data.inputs.last().map_or(ty.dtype(), |&v| graph.ty(v).dtype());
+        apply(&mut expr, &data.op, dtype, &operands);
         let dst = self.result(result, &kernel).at(&at, &tile);
         kernel.map("map", &tile, dst, expr);
         self.push(kernel);
     }
 }
 
-/// Appends what an elementwise operator computes from its operands; `dtype` is that of the result.
+/// Appends what an elementwise operator computes from its operands; `dtype` is that of the last.
 fn apply(expr: &mut Expr, op: &Op, dtype: DType, operands: &[ExprRef]) {
     match (op, operands) {
         (Op::Unary(op), &[x]) => unary(expr, *op, dtype, x),
-        (Op::Binary(op), &[a, b]) => binary(expr, *op, a, b),
+        (Op::Binary(op), &[a, b]) => binary(expr, *op, dtype, a, b),
         (Op::Select, &[c, a, b]) => expr.push(Inst::Select(c, a, b)),
         (Op::Cast { to }, &[x]) => expr.push(Inst::Cast(*to, x)),
         (Op::Gelu(kind), &[x]) => gelu(expr, *kind, dtype, x),
@@ -79,17 +81,55 @@ fn unary(expr: &mut Expr, op: UnaryOp, dtype: DType, x: ExprRef) -> ExprRef {
         UnaryOp::Round => Inst::Unary(ScalarUnary::Round, x),
         UnaryOp::Floor => Inst::Unary(ScalarUnary::Floor, x),
         UnaryOp::Ceil => Inst::Unary(ScalarUnary::Ceil, x),
-        UnaryOp::Not => Inst::Unary(ScalarUnary::Not, x),
+        UnaryOp::Not if dtype == DType::Bool => Inst::Unary(ScalarUnary::Not, x),
+        UnaryOp::Not => Inst::Binary(ScalarBinary::Xor, x, all_bits(expr, dtype)),
+        // Refused before ([`Lowering::refuse`]).
+        UnaryOp::Atan | UnaryOp::Expm1 | UnaryOp::Log1p => return x,
     };
     expr.push(inst)
 }
 
-fn binary(expr: &mut Expr, op: BinaryOp, a: ExprRef, b: ExprRef) -> ExprRef {
+/// A constant of an integer type with all bits set.
+fn all_bits(expr: &mut Expr, dtype: DType) -> ExprRef {
+    expr.push(Inst::Const(Scalar { dtype, bits: u64::MAX >> (64 - 8 * dtype.bytes()) }))
+}
+
+/// A shift by any amount, from shifts by less than the width.
+fn shift(expr: &mut Expr, op: ScalarBinary, dtype: DType, a: ExprRef, b: ExprRef) -> ExprRef {
+    let zero = constant(expr, dtype, 0.0);
+    let width = constant(expr, dtype, (8 * dtype.bytes()) as f64);
+    let mut inside = expr.push(Inst::Binary(ScalarBinary::Lt, b, width));
+    // What a shift by more than that leaves: the sign, or nothing.
+    let mut rest = zero;
+    if dtype.is_signed_int() {
+        let forward = expr.push(Inst::Binary(ScalarBinary::Le, zero, b));
+        inside = expr.push(Inst::Binary(ScalarBinary::And, inside, forward));
+        if op == ScalarBinary::Shr {
+            let negative = expr.push(Inst::Binary(ScalarBinary::Lt, a, zero));
+            let ones = all_bits(expr, dtype);
+            rest = expr.push(Inst::Select(negative, ones, zero));
+        }
+    }
+    let amount = expr.push(Inst::Select(inside, b, zero));
+    let shifted = expr.push(Inst::Binary(op, a, amount));
+    expr.push(Inst::Select(inside, shifted, rest))
+}
+
+/// Appends a binary operator on operands of element type `dtype`.
+fn binary(expr: &mut Expr, op: BinaryOp, dtype: DType, a: ExprRef, b: ExprRef) -> ExprRef {
     let op = match op {
         BinaryOp::Add => ScalarBinary::Add,
         BinaryOp::Sub => ScalarBinary::Sub,
         BinaryOp::Mul => ScalarBinary::Mul,
         BinaryOp::Div => ScalarBinary::Div,
+        BinaryOp::Rem => {
+            // A quotient by 0 is 0, which leaves the dividend.
+            let quotient = expr.push(Inst::Binary(ScalarBinary::Div, a, b));
+            let whole = expr.push(Inst::Binary(ScalarBinary::Mul, quotient, b));
+            return expr.push(Inst::Binary(ScalarBinary::Sub, a, whole));
+        }
+        BinaryOp::Shl => return shift(expr, ScalarBinary::Shl, dtype, a, b),
+        BinaryOp::Shr => return shift(expr, ScalarBinary::Shr, dtype, a, b),
         BinaryOp::Pow => return expr.push(Inst::Pow(a, b)),
         BinaryOp::Max => ScalarBinary::Max,
         BinaryOp::Min => ScalarBinary::Min,

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use cranelift_entity::SecondaryMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::graph::{Graph, Node, Op, Value, ValueDef};
+use crate::graph::{BinaryOp, Graph, Node, Op, Value, ValueDef};
 use crate::tile::{Affine, Buffer, BufferData, Expr, ExprRef, Inst, Program, Scalar, Step, Storage};
 use crate::types::{DType, Tensor};
 use kernel::{KernelBuilder, Tile};
@@ -61,6 +61,14 @@ pub enum LowerError {
     Scan {
         /// The user's name of the node.
         node: String,
+    },
+    /// An operator that has no kernels.
+    #[error("node '{node}': {op} cannot be compiled yet")]
+    Unsupported {
+        /// The user's name of the node.
+        node: String,
+        /// The operator's mnemonic.
+        op: &'static str,
     },
     /// A table that lowering would have to make is too large.
     #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
@@ -177,7 +185,7 @@ impl<'g> Lowering<'g> {
     /// Lowers one node: exhaustive, so that a new operator does not compile until it has a rule.
     fn node(&mut self, node: Node) -> Result<(), LowerError> {
         let data = &self.graph.nodes[node];
-        let &[result] = data.outputs.as_slice() else { return Ok(()) };
+        let Some(&result) = data.outputs.first() else { return Ok(()) };
         match &data.op {
             Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Expand { .. } => {
                 if self.views[result].is_none() {
@@ -190,6 +198,8 @@ impl<'g> Lowering<'g> {
                     self.views[result] = Some(view.tidied(&self.program.buffers));
                 }
             }
+            Op::Unary(op) if matches!(op.name(), "atan" | "expm1" | "log1p") => return Err(self.refuse(node)),
+            Op::Binary(BinaryOp::Rem) if self.graph.ty(result).dtype().is_float() => return Err(self.refuse(node)),
             Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast { .. } | Op::Gelu(_) | Op::BatchNorm { .. } => {
                 self.elementwise(node, result)
             }
@@ -204,8 +214,20 @@ impl<'g> Lowering<'g> {
             Op::Pad { pads, value } => self.pad(node, result, pads, *value),
             Op::Gather { axis } => self.gather(node, result, *axis)?,
             Op::Scan(_) => return Err(LowerError::Scan { node: data.name.clone() }),
+            Op::ArgReduce { .. }
+            | Op::CumSum { .. }
+            | Op::TopK { .. }
+            | Op::GatherElements { .. }
+            | Op::GatherNd { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterNd { .. } => return Err(self.refuse(node)),
         }
         Ok(())
+    }
+
+    fn refuse(&self, node: Node) -> LowerError {
+        let data = &self.graph.nodes[node];
+        LowerError::Unsupported { node: data.name.clone(), op: data.op.name() }
     }
 
     /// Copies outputs that no kernel could write in place.

@@ -1,7 +1,7 @@
 //! Tests of shape inference: every operator's rule, empty and one-sized dimensions, and hostile attributes.
 
 use super::*;
-use crate::graph::op::GeluKind;
+use crate::graph::op::{ArgOp, GeluKind, ScatterOp};
 
 fn f(shape: &[u64]) -> TensorType {
     TensorType::new(DType::F32, shape).unwrap()
@@ -256,4 +256,50 @@ fn gathers() {
     refused(&Op::Gather { axis: 0 }, &[f(&[2]), f(&[1])]);
     refused(&Op::Gather { axis: 0 }, &[f(&[0]), indices]);
     gives(&Op::Gather { axis: 0 }, &[f(&[0]), t(DType::I64, &[0])], f(&[0]));
+}
+
+#[test]
+fn gathers_and_scatters_of_elements() {
+    let x = f(&[2, 3, 4]);
+    let ids = |shape: &[u64]| t(DType::I64, shape);
+    gives(&Op::GatherElements { axis: 1 }, &[x.clone(), ids(&[2, 7, 1])], f(&[2, 7, 1]));
+    refused(&Op::GatherElements { axis: 1 }, &[x.clone(), ids(&[3, 7, 1])]);
+    refused(&Op::GatherElements { axis: 3 }, &[x.clone(), ids(&[2, 3, 4])]);
+    refused(&Op::GatherElements { axis: 1 }, &[x.clone(), ids(&[2, 7])]);
+    refused(&Op::GatherElements { axis: 0 }, &[f(&[0]), ids(&[1])]);
+    gives(&Op::GatherNd { batch_dims: 0 }, &[x.clone(), ids(&[5, 2])], f(&[5, 4]));
+    gives(&Op::GatherNd { batch_dims: 1 }, &[x.clone(), ids(&[2, 5, 1])], f(&[2, 5, 4]));
+    gives(&Op::GatherNd { batch_dims: 0 }, &[x.clone(), ids(&[0])], f(&[2, 3, 4]));
+    refused(&Op::GatherNd { batch_dims: 1 }, &[x.clone(), ids(&[3, 5, 1])]);
+    refused(&Op::GatherNd { batch_dims: 0 }, &[x.clone(), ids(&[4])]);
+    refused(&Op::GatherNd { batch_dims: 1 }, &[x.clone(), ids(&[1])]);
+    refused(&Op::GatherNd { batch_dims: 0 }, &[x.clone(), ids(&[])]);
+    refused(&Op::GatherNd { batch_dims: usize::MAX }, &[x.clone(), ids(&[u64::from(u32::MAX)])]);
+    refused(&Op::GatherNd { batch_dims: 0 }, &[f(&[0, 2]), ids(&[1])]);
+    let elements = Op::ScatterElements { axis: 0, combine: ScatterOp::Add };
+    gives(&elements, &[x.clone(), ids(&[9, 1, 4]), f(&[9, 1, 4])], x.clone());
+    refused(&elements, &[x.clone(), ids(&[9, 1, 4]), f(&[9, 1, 3])]);
+    refused(&elements, &[t(DType::Bool, &[2]), ids(&[1]), t(DType::Bool, &[1])]);
+    let tuples = Op::ScatterNd { combine: ScatterOp::Replace };
+    gives(&tuples, &[x.clone(), ids(&[5, 1]), f(&[5, 3, 4])], x.clone());
+    gives(&tuples, &[t(DType::Bool, &[2]), ids(&[1]), t(DType::Bool, &[])], t(DType::Bool, &[2]));
+    refused(&tuples, &[x.clone(), ids(&[5, 1]), f(&[5, 4])]);
+    refused(&tuples, &[x, ids(&[5, 1]), t(DType::I32, &[5, 3, 4])]);
+}
+
+#[test]
+fn operators_along_a_dimension() {
+    let arg = |axis| Op::ArgReduce { op: ArgOp::Max, axis, last: false };
+    gives(&arg(1), &[f(&[2, 3])], t(DType::I64, &[2, 1]));
+    gives(&arg(1), &[f(&[0, 0])], t(DType::I64, &[0, 1]));
+    refused(&arg(0), &[f(&[0])]);
+    refused(&arg(0), &[f(&[])]);
+    let top = |k| Op::TopK { k, axis: 1, largest: true }.infer_all(&[&f(&[2, 3])]);
+    assert_eq!(top(2), Ok(vec![f(&[2, 2]), t(DType::I64, &[2, 2])]));
+    assert_eq!(top(0), Ok(vec![f(&[2, 0]), t(DType::I64, &[2, 0])]));
+    top(4).expect_err("there are three");
+    let sum = Op::CumSum { axis: 0, exclusive: true, reverse: false };
+    gives(&sum, &[t(DType::U8, &[0])], t(DType::U8, &[0]));
+    refused(&sum, &[t(DType::Bool, &[2])]);
+    refused(&sum, &[f(&[])]);
 }

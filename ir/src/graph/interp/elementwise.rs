@@ -32,6 +32,10 @@ fn unary_num(op: UnaryOp, x: Num, r: &Rounding) -> Num {
         UnaryOp::Sigmoid => r.monotone(x, |x| 1.0 / (1.0 + libm::exp(-x)), FUNCTION),
         UnaryOp::Sin => periodic(x, libm::sin, r),
         UnaryOp::Cos => periodic(x, libm::cos, r),
+        UnaryOp::Atan => r.monotone(x, libm::atan, FUNCTION),
+        UnaryOp::Expm1 => r.monotone(x, libm::expm1, FUNCTION),
+        UnaryOp::Log1p if x.e > 0.0 && x.low() <= -1.0 => Num::undetermined(libm::log1p(x.v)),
+        UnaryOp::Log1p => r.monotone(x, libm::log1p, FUNCTION),
         // A step is a monotone function, too: its jump is the bound. No rounding follows.
         UnaryOp::Round => r.monotone_exact(x, f64::round_ties_even),
         UnaryOp::Floor => r.monotone_exact(x, f64::floor),
@@ -63,7 +67,7 @@ pub(super) fn binary(op: BinaryOp, a: &Evaluated, b: &Evaluated, ty: TensorType,
         (Data::Int(_), _) => {
             let results = pairs.map(|(i, j)| {
                 let (x, y) = (a.int(i), b.int(j));
-                (integer::binary(op, dtype, x.0, y.0), integer::binary_err(op, x, y))
+                (integer::binary(op, dtype, x.0, y.0), integer::binary_err(op, dtype, x, y))
             });
             Evaluated::from_ints(ty, results)
         }
@@ -76,13 +80,19 @@ fn binary_num(op: BinaryOp, a: Num, b: Num, r: &Rounding) -> Num {
         BinaryOp::Sub => r.sub(a, b),
         BinaryOp::Mul => r.mul(a, b),
         BinaryOp::Div => r.div(a, b),
+        BinaryOp::Rem => rem(a, b),
         BinaryOp::Pow => pow(a, b, r),
         BinaryOp::Max => r.max(a, b),
         BinaryOp::Min => r.min(a, b),
-        // Inference refuses floats for the logical operators; comparisons do not come here.
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::Eq | BinaryOp::Lt | BinaryOp::Le => {
-            Num::undetermined(a.v)
-        }
+        // Inference refuses floats for what works on bits; comparisons do not come here.
+        BinaryOp::And
+        | BinaryOp::Or
+        | BinaryOp::Xor
+        | BinaryOp::Shl
+        | BinaryOp::Shr
+        | BinaryOp::Eq
+        | BinaryOp::Lt
+        | BinaryOp::Le => Num::undetermined(a.v),
     }
 }
 
@@ -97,6 +107,20 @@ fn compare(op: BinaryOp, a: Num, b: Num) -> (i64, f64) {
     };
     let certain = (a.e == 0.0 && b.e == 0.0) || a.high() < b.low() || b.high() < a.low();
     (i64::from(result), if certain { 0.0 } else { f64::INFINITY })
+}
+
+/// The remainder is exact. Within a whole quotient it moves with `a`; at the next one it jumps.
+fn rem(a: Num, b: Num) -> Num {
+    let v = libm::fmod(a.v, b.v);
+    if a.e == 0.0 && b.e == 0.0 {
+        return Num::exact(v);
+    }
+    let quotient = |x: f64| (x - libm::fmod(x, b.v)) / b.v;
+    let one_sign = a.v.abs() > a.e || quotient(a.v) == 0.0;
+    if b.e == 0.0 && v.is_finite() && one_sign && quotient(a.low()) == quotient(a.high()) {
+        return Num { v, e: a.e };
+    }
+    Num::undetermined(v)
 }
 
 /// `a` to the power `b`. Implementations compute `e^(b ln a)`, where the product's rounding becomes a relative error of

@@ -42,7 +42,8 @@ pub(super) fn unary(op: UnaryOp, dtype: DType, v: i64) -> i64 {
     match op {
         UnaryOp::Neg => wrap(dtype, v.wrapping_neg()),
         UnaryOp::Abs if dtype.is_signed_int() => wrap(dtype, v.wrapping_abs()),
-        UnaryOp::Not => i64::from(v == 0),
+        UnaryOp::Not if dtype == DType::Bool => i64::from(v == 0),
+        UnaryOp::Not => wrap(dtype, !v),
         UnaryOp::Abs
         | UnaryOp::Exp
         | UnaryOp::Log
@@ -53,10 +54,18 @@ pub(super) fn unary(op: UnaryOp, dtype: DType, v: i64) -> i64 {
         | UnaryOp::Sigmoid
         | UnaryOp::Sin
         | UnaryOp::Cos
+        | UnaryOp::Atan
+        | UnaryOp::Expm1
+        | UnaryOp::Log1p
         | UnaryOp::Round
         | UnaryOp::Floor
         | UnaryOp::Ceil => v,
     }
+}
+
+/// By how many bits a shift moves; `None` if by all of them.
+fn amount(dtype: DType, b: i64) -> Option<u32> {
+    u32::try_from(b).ok().filter(|&b| u64::from(b) < 8 * dtype.bytes())
 }
 
 /// A function of two integers of type `dtype`. `pow` gives its first operand; inference refuses it for integers.
@@ -68,6 +77,9 @@ pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
         BinaryOp::Div if b == 0 => 0,
         BinaryOp::Div if dtype == DType::U64 => (a as u64 / b as u64) as i64,
         BinaryOp::Div => wrap(dtype, a.wrapping_div(b)),
+        BinaryOp::Rem if b == 0 => a,
+        BinaryOp::Rem if dtype == DType::U64 => (a as u64 % b as u64) as i64,
+        BinaryOp::Rem => a.wrapping_rem(b),
         BinaryOp::Pow => a,
         BinaryOp::Max => {
             if less(dtype, a, b) {
@@ -86,6 +98,16 @@ pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
         BinaryOp::And => a & b,
         BinaryOp::Or => a | b,
         BinaryOp::Xor => a ^ b,
+        BinaryOp::Shl => match amount(dtype, b) {
+            Some(b) => wrap(dtype, a.wrapping_shl(b)),
+            None => 0,
+        },
+        BinaryOp::Shr => match amount(dtype, b) {
+            Some(b) if dtype == DType::U64 => (a as u64 >> b) as i64,
+            Some(b) => a >> b,
+            None if dtype.is_signed_int() && a < 0 => -1,
+            None => 0,
+        },
         BinaryOp::Eq => i64::from(a == b),
         BinaryOp::Lt => i64::from(less(dtype, a, b)),
         BinaryOp::Le => i64::from(!less(dtype, b, a)),
@@ -93,19 +115,22 @@ pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
 }
 
 /// Error bound of [`binary`] for operands with bounds: 0 if both are certain, or if a certain one decides alone.
-pub(super) fn binary_err(op: BinaryOp, (a, a_err): (i64, f64), (b, b_err): (i64, f64)) -> f64 {
+pub(super) fn binary_err(op: BinaryOp, dtype: DType, (a, a_err): (i64, f64), (b, b_err): (i64, f64)) -> f64 {
     let decides = |v: i64, err: f64| {
         err == 0.0
             && match op {
                 BinaryOp::And | BinaryOp::Mul => v == 0,
-                BinaryOp::Or => v != 0,
+                BinaryOp::Or => v == unary(UnaryOp::Not, dtype, 0),
                 BinaryOp::Add
                 | BinaryOp::Sub
                 | BinaryOp::Div
+                | BinaryOp::Rem
                 | BinaryOp::Pow
                 | BinaryOp::Max
                 | BinaryOp::Min
                 | BinaryOp::Xor
+                | BinaryOp::Shl
+                | BinaryOp::Shr
                 | BinaryOp::Eq
                 | BinaryOp::Lt
                 | BinaryOp::Le => false,

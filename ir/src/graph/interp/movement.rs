@@ -1,12 +1,9 @@
 //! Operators that move elements without computing, and the walk over strided elements that others use.
 
-use bytes::Bytes;
-
-use super::OpError;
 use super::integer;
 use super::num::{Num, Rounding};
 use super::value::{Data, Evaluated};
-use crate::types::{Tensor, TensorType};
+use crate::types::TensorType;
 
 /// Offsets of a strided tensor's elements in row-major order of its indices.
 #[derive(Clone, Debug)]
@@ -126,70 +123,5 @@ pub(super) fn pad(pads: &[(u64, u64)], value: f64, x: &Evaluated, ty: TensorType
             }
             Evaluated::from_ints(ty, result)
         }
-    }
-}
-
-/// The elements that a gather reads, by offset, and whether their index was certain.
-fn gathered(
-    axis: usize,
-    shape: &[u64],
-    indices: &Evaluated,
-) -> Result<impl Iterator<Item = (usize, bool)> + Clone + use<>, OpError> {
-    let size = shape[axis];
-    let mut rows = Vec::with_capacity(indices.ty().elems() as usize);
-    for i in 0..indices.ty().elems() as usize {
-        let (index, err) = indices.int(i);
-        let from_start = if index < 0 { index.checked_add_unsigned(size).unwrap_or(-1) } else { index };
-        match usize::try_from(from_start) {
-            Ok(row) if (row as u64) < size => rows.push((row, err == 0.0)),
-            // An undetermined index may be any; the result is undetermined, too.
-            _ if err > 0.0 && size > 0 => rows.push((0, false)),
-            _ => return Err(OpError::Index { index, size }),
-        }
-    }
-    let outer: usize = shape[..axis].iter().product::<u64>() as usize;
-    let inner: usize = shape[axis + 1..].iter().product::<u64>() as usize;
-    let size = size as usize;
-    Ok((0..outer).flat_map(move |o| {
-        rows.clone().into_iter().flat_map(move |(row, certain)| {
-            let first = (o * size + row) * inner;
-            (first..first + inner).map(move |i| (i, certain))
-        })
-    }))
-}
-
-pub(super) fn gather(axis: usize, x: &Evaluated, indices: &Evaluated, ty: TensorType) -> Result<Evaluated, OpError> {
-    let elements = gathered(axis, x.ty().shape(), indices)?;
-    let mut result = x.at(ty, elements.clone().map(|(i, _)| i));
-    if elements.clone().any(|(_, certain)| !certain) {
-        result.err.resize(result.ty().elems() as usize, 0.0);
-        for (err, (_, certain)) in result.err.iter_mut().zip(elements) {
-            if !certain {
-                *err = f64::INFINITY;
-            }
-        }
-    }
-    Ok(result)
-}
-
-/// A gather that reads a constant's bytes directly.
-pub(super) fn gather_constant(
-    axis: usize,
-    table: &Tensor,
-    indices: &Evaluated,
-    ty: TensorType,
-) -> Result<Evaluated, OpError> {
-    if !indices.err.is_empty() {
-        return gather(axis, &Evaluated::from_tensor(table), indices, ty);
-    }
-    let size = ty.dtype().bytes() as usize;
-    let mut bytes = Vec::with_capacity(ty.bytes() as usize);
-    for (i, _) in gathered(axis, table.ty().shape(), indices)? {
-        bytes.extend_from_slice(&table.bytes()[i * size..(i + 1) * size]);
-    }
-    match Tensor::new(ty, Bytes::from(bytes)) {
-        Ok(tensor) => Ok(Evaluated::from_tensor(&tensor)),
-        // One element was read for each of the result.
-        Err(error) => unreachable!("{error}"),
     }
 }

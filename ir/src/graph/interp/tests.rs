@@ -2,7 +2,7 @@
 //! the decisions that uncertainty leaves open.
 
 use super::*;
-use crate::graph::{BinaryOp, ConvAttrs, GeluKind, PoolAttrs, PoolKind, ReduceOp, UnaryOp};
+use crate::graph::{ArgOp, BinaryOp, ConvAttrs, GeluKind, PoolAttrs, PoolKind, ReduceOp, ScatterOp, UnaryOp};
 use crate::types::DType;
 
 fn f32s(shape: &[u64], values: &[f32]) -> Evaluated {
@@ -71,6 +71,10 @@ fn unary_functions() {
     f(Sigmoid, -200.0, 0.0);
     f(Sin, 0.5, 0.479_425_538_604_203);
     f(Cos, 0.5, 0.877_582_561_890_372_8);
+    f(Atan, -1.0, -std::f64::consts::FRAC_PI_4);
+    f(Expm1, 1e-10, 1.000_000_000_05e-10);
+    f(Log1p, 1e-10, 9.999_999_999_5e-11);
+    f(Log1p, -2.0, NAN);
     f(Round, 2.5, 2.0);
     f(Round, -3.5, -4.0);
     f(Floor, -0.5, -1.0);
@@ -79,6 +83,8 @@ fn unary_functions() {
     gives_ints(Op::Unary(Neg), &[&ints(DType::U8, &[1])], &[255]);
     gives_ints(Op::Unary(Abs), &[&ints(DType::I32, &[i64::from(i32::MIN), -3])], &[i64::from(i32::MIN), 3]);
     gives_ints(Op::Unary(Not), &[&ints(DType::Bool, &[0, 1])], &[1, 0]);
+    gives_ints(Op::Unary(Not), &[&ints(DType::U8, &[1])], &[254]);
+    gives_ints(Op::Unary(Not), &[&ints(DType::I16, &[1])], &[-2]);
 }
 
 #[test]
@@ -91,6 +97,7 @@ fn binary_functions() {
     f(Mul, &[12.0, -18.0, 3.0, -6.0, 9.0, -1.5]);
     f(Div, &[3.0, -2.0, 12.0, -1.5, 1.0, -6.0]);
     f(Pow, &[36.0, 1.0 / 216.0, 6f64.sqrt(), 9.0, -1.0 / 27.0, NAN]);
+    f(Rem, &[0.0, 0.0, 0.0, -1.0, 0.0, 0.0]);
     f(Max, &[6.0, 6.0, 6.0, 2.0, -3.0, 0.5]);
     f(Min, &[2.0, -3.0, 0.5, -3.0, -3.0, -3.0]);
     let g = |op, y: &[i64]| gives_ints(Op::Binary(op), &[&a, &b], y);
@@ -116,6 +123,15 @@ fn integers_wrap_and_divide() {
     f(And, DType::Bool, &[0, 1, 1], &[1, 0, 1], &[0, 0, 1]);
     f(Or, DType::Bool, &[0, 1], &[0, 0], &[0, 1]);
     f(Xor, DType::Bool, &[1, 1], &[1, 0], &[0, 1]);
+    f(Rem, DType::I8, &[7, -7, 5, -128], &[3, 3, 0, -1], &[1, -1, 5, 0]);
+    f(Rem, DType::U64, &[-1], &[10], &[5]);
+    f(And, DType::U8, &[0b1100], &[0b1010], &[0b1000]);
+    f(Or, DType::I64, &[-4], &[1], &[-3]);
+    f(Xor, DType::I8, &[-1], &[1], &[-2]);
+    f(Shl, DType::U8, &[3, 3, 3], &[7, 8, 255], &[128, 0, 0]);
+    f(Shl, DType::I8, &[3, 3], &[6, -1], &[-64, 0]);
+    f(Shr, DType::U64, &[-1, -1, -1], &[63, 64, -1], &[1, 0, 0]);
+    f(Shr, DType::I32, &[-5, -5, 5], &[1, 32, -7], &[-3, -1, 0]);
 }
 
 #[test]
@@ -456,4 +472,85 @@ fn independent_bounds_stay_narrow() {
     };
     assert!(widest(ErrorModel::WorstCase) > 1.0);
     assert!(widest(ErrorModel::Independent) < 1e-2);
+}
+
+#[test]
+fn positions_of_extremes() {
+    let arg = |op, last| Op::ArgReduce { op, axis: 1, last };
+    let x = f32s(&[2, 4], &[1.0, 3.0, 3.0, 1.0, 0.0, f32::NAN, f32::INFINITY, f32::NAN]);
+    gives_ints(arg(ArgOp::Max, false), &[&x], &[1, 1]);
+    gives_ints(arg(ArgOp::Max, true), &[&x], &[2, 3]);
+    gives_ints(arg(ArgOp::Min, false), &[&x], &[0, 1]);
+    gives_ints(arg(ArgOp::Min, true), &[&x], &[3, 3]);
+    let unsigned = Op::ArgReduce { op: ArgOp::Max, axis: 0, last: false };
+    gives_ints(unsigned, &[&ints(DType::U64, &[1, -1, 2])], &[1]);
+    // What rounding may decide is undetermined.
+    let inexact = run_op(Op::Unary(UnaryOp::Exp), &[&f32s(&[1, 3], &[0.5, 0.5, 0.0])]);
+    let result = evaluate_op(&arg(ArgOp::Max, false), &[&inexact]).unwrap();
+    assert_eq!(result.err(0), INF);
+    let result = evaluate_op(&arg(ArgOp::Min, false), &[&inexact]).unwrap();
+    assert_eq!((result.ints(), result.err(0)), (Some([2].as_slice()), 0.0));
+}
+
+#[test]
+fn best_elements() {
+    let top = |k, largest, x: &Evaluated| evaluate_op_all(&Op::TopK { k, axis: 0, largest }, &[x]).unwrap();
+    let x = f32s(&[5, 1], &[1.0, 3.0, f32::NAN, 3.0, -1.0]);
+    let largest = top(3, true, &x);
+    assert!(largest[0].floats().unwrap()[0].is_nan());
+    assert_eq!(
+        (&largest[0].floats().unwrap()[1..], largest[1].ints()),
+        ([3.0, 3.0].as_slice(), Some([2, 1, 3].as_slice()))
+    );
+    let smallest = top(5, false, &x);
+    assert_eq!((smallest[0].floats().unwrap()[1], smallest[1].ints()), (1.0, Some([4, 0, 1, 3, 2].as_slice())));
+    assert!(smallest[1].err.is_empty());
+    assert_eq!(top(1, true, &ints(DType::U64, &[1, -1]))[0].ints(), Some([-1].as_slice()));
+    assert_eq!(top(0, true, &x)[0].ty().shape(), [0, 1]);
+    // What rounding may swap is undetermined; the values hardly are.
+    let close = uncertain(&[4], &[1.0, 1.05, 3.0, 0.0], 0.1);
+    let sorted = top(4, true, &close);
+    let open: Vec<bool> = (0..4).map(|i| sorted[1].err(i) == INF).collect();
+    assert_eq!((open.as_slice(), sorted[0].err(1)), ([false, true, true, false].as_slice(), 0.1));
+}
+
+#[test]
+fn running_sums() {
+    let sum = |exclusive, reverse| Op::CumSum { axis: 0, exclusive, reverse };
+    let x = f32s(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    gives(sum(false, false), &[&x], &[3, 2], &[1.0, 2.0, 4.0, 6.0, 9.0, 12.0]);
+    gives(sum(true, false), &[&x], &[3, 2], &[0.0, 0.0, 1.0, 2.0, 4.0, 6.0]);
+    gives(sum(false, true), &[&x], &[3, 2], &[9.0, 12.0, 8.0, 10.0, 5.0, 6.0]);
+    gives(sum(true, true), &[&x], &[3, 2], &[8.0, 10.0, 5.0, 6.0, 0.0, 0.0]);
+    gives_ints(sum(false, false), &[&ints(DType::U8, &[200, 100])], &[200, 44]);
+}
+
+#[test]
+fn gathers_by_elements_and_tuples() {
+    let x = f32s(&[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    let ids = |shape: &[u64], v: &[i64]| Evaluated::from_tensor(&Tensor::from_i64(shape, v).unwrap());
+    gives(Op::GatherElements { axis: 0 }, &[&x, &ids(&[1, 3], &[1, 0, -1])], &[1, 3], &[3.0, 1.0, 5.0]);
+    gives(Op::GatherElements { axis: 1 }, &[&x, &ids(&[2, 1], &[-3, 2])], &[2, 1], &[0.0, 5.0]);
+    gives(Op::GatherNd { batch_dims: 0 }, &[&x, &ids(&[2, 2], &[1, 1, 0, -1])], &[2], &[4.0, 2.0]);
+    gives(Op::GatherNd { batch_dims: 0 }, &[&x, &ids(&[1, 1], &[-1])], &[1, 3], &[3.0, 4.0, 5.0]);
+    gives(Op::GatherNd { batch_dims: 1 }, &[&x, &ids(&[2, 1], &[2, 0])], &[2], &[2.0, 3.0]);
+    let error = evaluate_op(&Op::GatherNd { batch_dims: 0 }, &[&x, &ids(&[1, 2], &[0, 3])]).unwrap_err();
+    assert_eq!(error, OpError::Index { index: 3, size: 3 });
+}
+
+#[test]
+fn scatters_in_order() {
+    let x = f32s(&[4], &[1.0, 2.0, 3.0, 4.0]);
+    let ids = |shape: &[u64], v: &[i64]| Evaluated::from_tensor(&Tensor::from_i64(shape, v).unwrap());
+    let updates = f32s(&[3], &[5.0, -6.0, 7.0]);
+    let elements = |combine, y: &[f64]| {
+        gives(Op::ScatterElements { axis: 0, combine }, &[&x, &ids(&[3], &[1, -1, 1]), &updates], &[4], y);
+        gives(Op::ScatterNd { combine }, &[&x, &ids(&[3, 1], &[1, -1, 1]), &updates], &[4], y);
+    };
+    elements(ScatterOp::Replace, &[1.0, 7.0, 3.0, -6.0]);
+    elements(ScatterOp::Add, &[1.0, 14.0, 3.0, -2.0]);
+    elements(ScatterOp::Mul, &[1.0, 70.0, 3.0, -24.0]);
+    elements(ScatterOp::Max, &[1.0, 7.0, 3.0, 4.0]);
+    elements(ScatterOp::Min, &[1.0, 2.0, 3.0, -6.0]);
+    gives(Op::ScatterNd { combine: ScatterOp::Add }, &[&x, &ids(&[0], &[]), &x], &[4], &[2.0, 4.0, 6.0, 8.0]);
 }

@@ -3,7 +3,9 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, Scan, UnaryOp, Value};
+use crate::graph::{
+    ArgOp, BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, Scan, ScatterOp, UnaryOp, Value,
+};
 use crate::text::constant::SideConsts;
 use crate::text::{Cursor, ParseError, Token};
 use crate::types::TensorType;
@@ -208,6 +210,14 @@ impl<'a> Attributes<'_, 'a> {
         if cursor.eat("false")? { Ok(false) } else { Err(cursor.expected("`true` or `false`")) }
     }
 
+    fn combine(&mut self) -> Result<ScatterOp, ParseError> {
+        let cursor = self.key("combine")?;
+        let start = cursor.offset();
+        let word = cursor.word()?;
+        let known = ScatterOp::ALL.into_iter().find(|op| op.name() == word);
+        known.ok_or_else(|| cursor.error_at(start, format!("nothing combines by `{word}`")))
+    }
+
     /// The operator of that mnemonic with its attributes, or `None` if there is no such mnemonic.
     fn op(&mut self, mnemonic: &str) -> Result<Option<Op>, ParseError> {
         if let Some(op) = UnaryOp::ALL.into_iter().find(|op| op.name() == mnemonic) {
@@ -259,6 +269,16 @@ impl<'a> Attributes<'_, 'a> {
                 // Follows the attributes.
                 body: Graph::default(),
             })),
+            "arg_max" => Op::ArgReduce { op: ArgOp::Max, axis: self.axis()?, last: self.flag("last")? },
+            "arg_min" => Op::ArgReduce { op: ArgOp::Min, axis: self.axis()?, last: self.flag("last")? },
+            "cumsum" => {
+                Op::CumSum { axis: self.axis()?, exclusive: self.flag("exclusive")?, reverse: self.flag("reverse")? }
+            }
+            "top_k" => Op::TopK { k: self.key("k")?.u64()?, axis: self.axis()?, largest: self.flag("largest")? },
+            "gather_elements" => Op::GatherElements { axis: self.axis()? },
+            "gather_nd" => Op::GatherNd { batch_dims: self.key("batch_dims")?.usize()? },
+            "scatter_elements" => Op::ScatterElements { axis: self.axis()?, combine: self.combine()? },
+            "scatter_nd" => Op::ScatterNd { combine: self.combine()? },
             _ => return Ok(None),
         }))
     }

@@ -134,7 +134,17 @@ fn write_attributes(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
             write!(f, " {{kernel: {kernel:?}, strides: {strides:?}, dilations: {dilations:?}, pads: {pads}}}")
         }
         Op::Reduce { op: _, axes, keep_dims } => write!(f, " {{axes: {axes:?}, keep_dims: {keep_dims}}}"),
-        Op::Softmax { axis } | Op::Concat { axis } | Op::Gather { axis } => write!(f, " {{axis: {axis}}}"),
+        Op::Softmax { axis } | Op::Concat { axis } | Op::Gather { axis } | Op::GatherElements { axis } => {
+            write!(f, " {{axis: {axis}}}")
+        }
+        Op::ArgReduce { op: _, axis, last } => write!(f, " {{axis: {axis}, last: {last}}}"),
+        Op::CumSum { axis, exclusive, reverse } => {
+            write!(f, " {{axis: {axis}, exclusive: {exclusive}, reverse: {reverse}}}")
+        }
+        Op::TopK { k, axis, largest } => write!(f, " {{k: {k}, axis: {axis}, largest: {largest}}}"),
+        Op::GatherNd { batch_dims } => write!(f, " {{batch_dims: {batch_dims}}}"),
+        Op::ScatterElements { axis, combine } => write!(f, " {{axis: {axis}, combine: {}}}", combine.name()),
+        Op::ScatterNd { combine } => write!(f, " {{combine: {}}}", combine.name()),
         Op::LayerNorm { axis, epsilon } => write!(f, " {{axis: {axis}, epsilon: {}}}", Float(*epsilon)),
         Op::BatchNorm { epsilon } => write!(f, " {{epsilon: {}}}", Float(*epsilon)),
         Op::Attention { scale } => write!(f, " {{scale: {}}}", Float(*scale)),
