@@ -1,12 +1,20 @@
-//! Compiling, linking and running C programs against artifacts.
+//! Compiling, linking and running C programs against artifacts: on x86-64 in place, on AArch64 with a cross compiler and an
+//! emulator.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use aic_cpu::artifact::header;
+use aic_ir::machine::Arch;
 use tempfile::TempDir;
 
 use crate::fixture::Model;
+
+/// Machines whose code these tests run: under valgrind and under qemu.
+pub const MACHINES: [&str; 2] = ["x86-64-v2", "aarch64"];
+
+/// Where the libraries of AArch64 programs are that are not linked statically.
+const SYSROOT: &str = "/usr/aarch64-linux-gnu";
 
 /// What compilers are asked to accept.
 pub const C99: &[&str] = &["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-g"];
@@ -18,6 +26,8 @@ pub fn run(program: &str, arguments: &[&str], folder: &Path) -> Output {
     let package = match program {
         "cc" => "gcc",
         "c++" => "g++",
+        "aarch64-linux-gnu-gcc" => "gcc-aarch64-linux-gnu",
+        "qemu-aarch64-static" => "qemu-user-static",
         other => other,
     };
     Command::new(program)
@@ -43,11 +53,14 @@ pub fn must(program: &str, arguments: &[&str], folder: &Path) -> String {
 /// A folder with the files of some models: `NAME.o`, `NAME.h`, `NAME.weights` and `aic.h`.
 pub struct Folder {
     folder: TempDir,
+    arch: Arch,
 }
 
 impl Folder {
     pub fn new(models: &[&Model]) -> Self {
-        let folder = Self { folder: TempDir::new().unwrap() };
+        let arch = models[0].target.machine.arch;
+        assert!(models.iter().all(|m| m.target.machine.arch == arch), "models of one program");
+        let folder = Self { folder: TempDir::new().unwrap(), arch };
         folder.write(header::COMMON_NAME, header::common());
         for model in models {
             let artifact = model.artifact();
@@ -75,14 +88,22 @@ impl Folder {
         std::fs::write(self.file(name), contents).unwrap();
     }
 
+    /// The C compiler for the models' architecture.
+    pub fn cc(&self) -> &'static str {
+        match self.arch {
+            Arch::X86_64 => "cc",
+            Arch::Aarch64 => "aarch64-linux-gnu-gcc",
+        }
+    }
+
     /// Compiles `source` and links it with `objects` to `./main`.
     pub fn build(&self, compiler: &[&str], source: &str, objects: &[&str]) -> Output {
-        let file = if compiler[0] == "cc" { "main.c" } else { "main.cpp" };
+        let (file, program) = if compiler[0] == "cc" { ("main.c", self.cc()) } else { ("main.cpp", compiler[0]) };
         self.write(file, source);
         let mut arguments = compiler[1..].to_vec();
         arguments.extend([file, "-o", "main"]);
         arguments.extend(objects);
-        run(compiler[0], &arguments, self.path())
+        run(program, &arguments, self.path())
     }
 
     /// Compiles and links, which must succeed.
@@ -93,11 +114,17 @@ impl Folder {
 
     /// Runs `./main`, which must succeed.
     pub fn must_run(&self) -> String {
-        must(self.file("main").to_str().unwrap(), &[], self.path())
+        match self.arch {
+            Arch::X86_64 => must(self.file("main").to_str().unwrap(), &[], self.path()),
+            Arch::Aarch64 => must("qemu-aarch64-static", &["-L", SYSROOT, "./main"], self.path()),
+        }
     }
 
-    /// Runs `./main` under valgrind, which must find no access outside blocks.
+    /// Runs `./main`; on x86-64 under valgrind, which must find no access outside blocks.
     pub fn must_run_checked(&self) -> String {
-        must("valgrind", &["-q", "--error-exitcode=99", "./main"], self.path())
+        match self.arch {
+            Arch::X86_64 => must("valgrind", &["-q", "--error-exitcode=99", "./main"], self.path()),
+            Arch::Aarch64 => self.must_run(),
+        }
     }
 }

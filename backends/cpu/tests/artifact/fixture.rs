@@ -70,14 +70,19 @@ pub enum Body {
 /// Weights of all programs.
 pub const WEIGHTS: [f32; N as usize] = [0.5, 1.5, 2.5, 3.5, 4.5];
 
-/// A model of that name and entry, for a built-in machine.
-pub fn model(name: &str, body: Body, machine: &str) -> Model {
+/// A built-in machine under Linux.
+pub fn target(machine: &str) -> CpuTarget {
     let machine = builtin(machine).unwrap();
-    let arch = match machine.arch {
+    let triple = match machine.arch {
         aic_ir::machine::Arch::X86_64 => "x86_64-unknown-linux-gnu",
         aic_ir::machine::Arch::Aarch64 => "aarch64-unknown-linux-gnu",
     };
-    let target = CpuTarget::new(machine, arch.parse().unwrap()).unwrap();
+    CpuTarget::new(machine, triple.parse().unwrap()).unwrap()
+}
+
+/// A model of that name and entry, for a built-in machine.
+pub fn model(name: &str, body: Body, machine: &str) -> Model {
+    let target = target(machine);
     let (program, plan) = weights();
     let (inputs, outputs) = match body {
         Body::AddWeights => (vec![("x", DType::F32, N)], vec![("y", DType::F32, N)]),

@@ -1,4 +1,4 @@
-//! The C interface as C programs see it. Needs `cc`, `c++` and `valgrind`.
+//! The C interface as C programs see it. Needs `cc`, `c++`, `valgrind`, `aarch64-linux-gnu-gcc` and `qemu-aarch64-static`.
 
 mod c;
 mod compiled;
@@ -7,7 +7,7 @@ mod library;
 mod object;
 mod weights;
 
-use c::{C99, CXX, Folder};
+use c::{C99, CXX, Folder, MACHINES};
 use fixture::{Body, Model, model};
 
 /// What every test program starts with. `CHECK` fails with the line.
@@ -27,9 +27,14 @@ static inline void *block(size_t bytes) {
 }
 ";
 
+/// Compilers of the headers; of one kind, C++ suffices once.
+fn compilers(machine: &str) -> &'static [&'static [&'static str]] {
+    if machine == MACHINES[0] { &[C99, CXX] } else { &[C99] }
+}
+
 /// A model that keeps `h` from run to run.
-fn accumulator(name: &str) -> Model {
-    let mut m = model(name, Body::Accumulate, "x86-64-v2");
+fn accumulator(name: &str, machine: &str) -> Model {
+    let mut m = model(name, Body::Accumulate, machine);
     m.spec.states = vec![("h".into(), "hn".into())];
     m
 }
@@ -82,29 +87,32 @@ int main(void) {
 
 #[test]
 fn two_models_run_in_one_program_in_c_and_cxx() {
-    let (kws, acc) = (model("kws", Body::AddWeights, "x86-64-v2"), accumulator("acc"));
-    let folder = Folder::new(&[&kws, &acc]);
-    // A second inclusion must do nothing; the local array of that name hides the table.
-    let includes = "#include \"kws.h\"\n#include \"acc.h\"\n#include \"kws.h\"\n#include \"aic.h\"\n
+    for machine in MACHINES {
+        let (kws, acc) = (model("kws", Body::AddWeights, machine), accumulator("acc", machine));
+        let folder = Folder::new(&[&kws, &acc]);
+        // A second inclusion must do nothing; the local array of that name hides the table.
+        let includes = "#include \"kws.h\"\n#include \"acc.h\"\n#include \"kws.h\"\n#include \"aic.h\"\n
         static const aic_tensor_info *acc_outputs_of(void) { return acc_outputs; }\n";
-    let source = TWO_MODELS.replace("acc_inputs[", "ins[").replace("acc_outputs[", "outs[");
-    let source = source.replace("= acc_inputs;", "= ins;").replace("= acc_outputs;", "= outs;");
-    let source = format!("{PRELUDE}{includes}{source}");
-    for compiler in [C99, CXX] {
-        folder.must_build(compiler, &source, &["kws.o", "acc.o"]);
-        assert_eq!(folder.must_run(), "done\n");
-        assert_eq!(folder.must_run_checked(), "done\n");
+        let source = TWO_MODELS.replace("acc_inputs[", "ins[").replace("acc_outputs[", "outs[");
+        let source = source.replace("= acc_inputs;", "= ins;").replace("= acc_outputs;", "= outs;");
+        let source = format!("{PRELUDE}{includes}{source}");
+        for &compiler in compilers(machine) {
+            folder.must_build(compiler, &source, &["kws.o", "acc.o"]);
+            assert_eq!(folder.must_run(), "done\n");
+            assert_eq!(folder.must_run_checked(), "done\n");
+        }
     }
 }
 
 #[test]
 fn every_misuse_has_its_status() {
-    let (kws, acc) = (model("kws", Body::AddWeights, "x86-64-v2"), accumulator("acc"));
-    let pick = model("pick", Body::Select, "x86-64");
-    let folder = Folder::new(&[&kws, &acc, &pick]);
-    let source = format!(
-        "{PRELUDE}#include \"kws.h\"\n#include \"acc.h\"\n#include \"pick.h\"\n{}",
-        "
+    for machine in MACHINES {
+        let (kws, acc) = (model("kws", Body::AddWeights, machine), accumulator("acc", machine));
+        let pick = model("pick", Body::Select, machine);
+        let folder = Folder::new(&[&kws, &acc, &pick]);
+        let source = format!(
+            "{PRELUDE}#include \"kws.h\"\n#include \"acc.h\"\n#include \"pick.h\"\n{}",
+            "
 static aic_status ex(aic_io io) { return kws_run_ex(&io); }
 static aic_status acc(aic_io io) { return acc_run_ex(&io); }
 int main(void) {
@@ -163,9 +171,10 @@ int main(void) {
     return 0;
 }
 "
-    );
-    folder.must_build(C99, &source, &["kws.o", "acc.o", "pick.o"]);
-    assert_eq!(folder.must_run_checked(), "done\n");
+        );
+        folder.must_build(C99, &source, &["kws.o", "acc.o", "pick.o"]);
+        assert_eq!(folder.must_run_checked(), "done\n");
+    }
 }
 
 #[test]
@@ -194,7 +203,7 @@ int main(void) {
 #[test]
 fn features_that_are_there_are_found() {
     // Valgrind's processor is an x86-64-v2 at least.
-    for machine in ["x86-64", "x86-64-v2"] {
+    for machine in ["x86-64", "x86-64-v2", "aarch64"] {
         let m = model("m", Body::AddWeights, machine);
         let folder = Folder::new(&[&m]);
         let source = format!(
@@ -217,11 +226,12 @@ int main(void) {
 
 #[test]
 fn two_threads_run_at_once_in_two_arenas() {
-    let acc = accumulator("acc");
-    let folder = Folder::new(&[&acc]);
-    let source = format!(
-        "{PRELUDE}#include <pthread.h>\n#include \"acc.h\"\n{}",
-        "
+    for machine in MACHINES {
+        let acc = accumulator("acc", machine);
+        let folder = Folder::new(&[&acc]);
+        let source = format!(
+            "{PRELUDE}#include <pthread.h>\n#include \"acc.h\"\n{}",
+            "
 static void *work(void *argument) {
     float first = *(float *)argument, x[5] = {0}, y[5];
     const void *in[1]; void *out[1];
@@ -248,23 +258,25 @@ int main(void) {
     return 0;
 }
 "
-    );
-    let compiler: Vec<&str> = C99.iter().copied().chain(["-pthread"]).collect();
-    folder.must_build(&compiler, &source, &["acc.o"]);
-    folder.must_run();
+        );
+        let compiler: Vec<&str> = C99.iter().copied().chain(["-pthread"]).collect();
+        folder.must_build(&compiler, &source, &["acc.o"]);
+        folder.must_run();
+    }
 }
 
 #[test]
 fn the_bound_of_the_stack_holds_and_is_close() {
-    let m = model("kws", Body::AddWeights, "x86-64-v2");
-    let bound = m.artifact().interface.stack_bytes;
-    assert!(bound > u64::from(fixture::FRAME_BYTES) && bound < u64::from(fixture::FRAME_BYTES) + 256, "{bound}");
-    let folder = Folder::new(&[&m]);
-    // A thread on a painted stack; what starting and ending a thread takes is measured first, with a run of nothing.
-    let source = format!(
-        "{PRELUDE}#include <pthread.h>\n#include \"kws.h\"\n{}",
-        "
-enum { STACK = 1 << 16 };
+    for machine in MACHINES {
+        let m = model("kws", Body::AddWeights, machine);
+        let bound = m.artifact().interface.stack_bytes;
+        assert!(bound > u64::from(fixture::FRAME_BYTES) && bound < u64::from(fixture::FRAME_BYTES) + 256, "{bound}");
+        let folder = Folder::new(&[&m]);
+        // A thread on a painted stack; what starting and ending a thread takes is measured first, with a run of nothing.
+        let source = format!(
+            "{PRELUDE}#include <pthread.h>\n#include \"kws.h\"\n{}",
+            "
+enum { STACK = 1 << 18 };
 static unsigned char *stack;
 static float x[5], y[5];
 static void *arena;
@@ -303,43 +315,47 @@ int main(void) {
     return 0;
 }
 "
-    );
-    let compiler: Vec<&str> = C99.iter().copied().chain(["-pthread"]).collect();
-    folder.must_build(&compiler, &source, &["kws.o"]);
-    folder.must_run();
+        );
+        let compiler: Vec<&str> = C99.iter().copied().chain(["-pthread"]).collect();
+        folder.must_build(&compiler, &source, &["kws.o"]);
+        folder.must_run();
+    }
 }
 
 #[test]
 fn a_stale_header_fails_at_link() {
-    let old = model("kws", Body::AddWeights, "x86-64");
-    let mut new = model("kws", Body::AddWeights, "x86-64");
-    new.compiled.arena_bytes += 64;
-    let folder = Folder::new(&[&new]);
-    folder.write("kws.h", old.artifact().header());
-    let source = "#include \"kws.h\"\nint main(void) { return (int)kws_run(0, 0, 0); }\n";
-    let output = folder.build(C99, source, &["kws.o"]);
-    assert!(!output.status.success());
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        message.contains(&format!("undefined reference to `{}'", old.artifact().interface.symbol("run"))),
-        "{message}"
-    );
-    folder.write("kws.h", new.artifact().header());
-    folder.must_build(C99, source, &["kws.o"]);
+    for machine in MACHINES {
+        let old = model("kws", Body::AddWeights, machine);
+        let mut new = model("kws", Body::AddWeights, machine);
+        new.compiled.arena_bytes += 64;
+        let folder = Folder::new(&[&new]);
+        folder.write("kws.h", old.artifact().header());
+        let source = "#include \"kws.h\"\nint main(void) { return (int)kws_run(0, 0, 0); }\n";
+        let output = folder.build(C99, source, &["kws.o"]);
+        assert!(!output.status.success());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            message.contains(&format!("undefined reference to `{}'", old.artifact().interface.symbol("run"))),
+            "{message}"
+        );
+        folder.write("kws.h", new.artifact().header());
+        folder.must_build(C99, source, &["kws.o"]);
+    }
 }
 
 #[test]
 fn names_that_collide_or_are_keywords_compile() {
-    let mut m = model("int", Body::Accumulate, "x86-64");
-    m.spec.inputs[0].name = "a.b */ /* ??/".into();
-    m.spec.inputs[1].name = "a_b".into();
-    m.spec.outputs[0].name = "für".into();
-    m.spec.outputs[1].name = "double".into();
-    m.spec.outputs[1].quantization = Some((1e-9, i32::MIN));
-    let folder = Folder::new(&[&m]);
-    let source = format!(
-        "{PRELUDE}#include \"int.h\"\n{}",
-        "
+    for machine in MACHINES {
+        let mut m = model("int", Body::Accumulate, machine);
+        m.spec.inputs[0].name = "a.b */ /* ??/".into();
+        m.spec.inputs[1].name = "a_b".into();
+        m.spec.outputs[0].name = "für".into();
+        m.spec.outputs[1].name = "double".into();
+        m.spec.outputs[1].quantization = Some((1e-9, i32::MIN));
+        let folder = Folder::new(&[&m]);
+        let source = format!(
+            "{PRELUDE}#include \"int.h\"\n{}",
+            "
 int main(void) {
     int zero = INT_OUTPUT_DOUBLE_ZERO_POINT;
     CHECK(INT_INPUT_A_B == 0u && INT_INPUT_A_B_2 == 1u && INT_OUTPUT_F_R == 0u);
@@ -349,9 +365,10 @@ int main(void) {
     return 0;
 }
 "
-    );
-    for compiler in [C99, CXX] {
-        folder.must_build(compiler, &source, &["int.o"]);
-        folder.must_run();
+        );
+        for &compiler in compilers(machine) {
+            folder.must_build(compiler, &source, &["int.o"]);
+            folder.must_run();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use aic_cpu::artifact::read::{self, Kind};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, SymbolScope, elf};
 
-use crate::c::{C99, Folder};
+use crate::c::{C99, Folder, MACHINES};
 use crate::fixture::{Body, model};
 
 #[test]
@@ -69,20 +69,23 @@ fn equal_models_give_equal_bytes() {
 
 #[test]
 fn linkers_drop_a_model_that_is_not_called() {
-    let (used, unused) = (model("used", Body::AddWeights, "x86-64"), model("unused", Body::AddWeights, "x86-64"));
-    let folder = Folder::new(&[&used, &unused]);
-    let source = "#include \"used.h\"\n#include \"unused.h\"\nint main(void) { return used_run(0, 0, 0) == AIC_OK; }\n";
-    folder.must_build(C99, source, &["used.o", "unused.o", "-Wl,--gc-sections"]);
-    let bytes = std::fs::read(folder.file("main")).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let names: Vec<&str> = file.symbols().filter_map(|s| s.name().ok()).collect();
-    for kept in ["used.kernel", "used.weights"] {
-        assert!(names.contains(&kept), "{names:?}");
+    for machine in MACHINES {
+        let (used, unused) = (model("used", Body::AddWeights, machine), model("unused", Body::AddWeights, machine));
+        let folder = Folder::new(&[&used, &unused]);
+        let source =
+            "#include \"used.h\"\n#include \"unused.h\"\nint main(void) { return used_run(0, 0, 0) == AIC_OK; }\n";
+        folder.must_build(C99, source, &["used.o", "unused.o", "-Wl,--gc-sections"]);
+        let bytes = std::fs::read(folder.file("main")).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let names: Vec<&str> = file.symbols().filter_map(|s| s.name().ok()).collect();
+        for kept in ["used.kernel", "used.weights"] {
+            assert!(names.contains(&kept), "{names:?}");
+        }
+        assert!(!names.iter().any(|n| n.starts_with("unused")), "{names:?}");
+        // The tables of the used model were not referred to.
+        assert!(!names.iter().any(|n| n.starts_with("used_inputs")), "{names:?}");
+        assert_eq!(read::read(&bytes).unwrap().models.len(), 2);
     }
-    assert!(!names.iter().any(|n| n.starts_with("unused")), "{names:?}");
-    // The tables of the used model were not referred to.
-    assert!(!names.iter().any(|n| n.starts_with("used_inputs")), "{names:?}");
-    assert_eq!(read::read(&bytes).unwrap().models.len(), 2);
 }
 
 #[test]

@@ -3,22 +3,23 @@
 use aic_cpu::artifact::read::{self, Kind, ReadError};
 
 use crate::PRELUDE;
-use crate::c::{C99, Folder};
+use crate::c::{C99, Folder, MACHINES};
 use crate::fixture::{Body, Model, model};
 
-fn external() -> Model {
-    let mut m = model("kws", Body::AddWeights, "x86-64-v2");
+fn external(machine: &str) -> Model {
+    let mut m = model("kws", Body::AddWeights, machine);
     m.spec.external_weights = true;
     m
 }
 
 #[test]
 fn external_weights_are_passed_and_checked() {
-    let m = external();
-    let folder = Folder::new(&[&m]);
-    let source = format!(
-        "{PRELUDE}#include \"kws.h\"\n{}",
-        "
+    for machine in MACHINES {
+        let m = external(machine);
+        let folder = Folder::new(&[&m]);
+        let source = format!(
+            "{PRELUDE}#include \"kws.h\"\n{}",
+            "
 int main(void) {
     float x[5] = {1, 2, 3, 4, 5}, y[5] = {0};
     const void *in[1]; void *out[1];
@@ -55,14 +56,15 @@ int main(void) {
     return 0;
 }
 "
-    );
-    folder.must_build(C99, &source, &["kws.o"]);
-    folder.must_run_checked();
+        );
+        folder.must_build(C99, &source, &["kws.o"]);
+        folder.must_run_checked();
+    }
 }
 
 #[test]
 fn weights_are_not_in_the_code_and_the_short_form_is_gone() {
-    let m = external();
+    let m = external(MACHINES[0]);
     let contents = read::read(&m.object()).unwrap();
     assert!(!contents.sections.iter().any(|s| s.name.contains("weights") && s.name.starts_with(".rodata")));
     let interface = &contents.models[0].interface;
@@ -73,7 +75,7 @@ fn weights_are_not_in_the_code_and_the_short_form_is_gone() {
 
 #[test]
 fn blocks_of_weights_are_read_back() {
-    let m = external();
+    let m = external(MACHINES[0]);
     let mut block = Vec::new();
     m.artifact().write_weights(m.weights(), &mut block).unwrap();
     assert_eq!(&block[64..], m.weights().to_vec().unwrap());
