@@ -3,34 +3,13 @@
 //! `tests/models/setup.py` writes models and reference outputs below `target/test-assets` (or the folder that
 //! `AIC_TEST_ASSETS` names); a missing one fails here with the command that makes it.
 
-use std::path::{Path, PathBuf};
+mod common;
 
 use aic::compare::{Tolerance, compare};
-use aic::inputs::{Arrays, read_archive};
+use aic::inputs::Arrays;
 use aic::{Artifacts, Config, Model, TargetSpec, digits};
 use aic_ir::types::Tensor;
-
-fn asset(name: &str) -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-assets");
-    let path = std::env::var_os("AIC_TEST_ASSETS").map_or_else(default, PathBuf::from).join(name);
-    assert!(path.exists(), "{} is missing; to make it: python3 tests/models/setup.py", path.display());
-    path
-}
-
-/// A reference's inputs and outputs.
-struct Reference {
-    inputs: Vec<(String, Tensor)>,
-    outputs: Vec<(String, Tensor)>,
-}
-
-fn reference(name: &str) -> Reference {
-    let arrays = read_archive(&asset(&format!("reference/{name}.npz"))).expect("an archive");
-    let part = |prefix: &str| {
-        let with = |(n, t): &(String, Tensor)| Some((n.strip_prefix(prefix)?.to_owned(), t.clone()));
-        arrays.iter().filter_map(with).collect()
-    };
-    Reference { inputs: part("in:"), outputs: part("out:") }
-}
+use common::{asset, reference};
 
 /// Compiles a model for the shapes of the inputs it declares.
 fn compile(model: &Model, inputs: &[(String, Tensor)], target: TargetSpec) -> (Artifacts, Vec<Tensor>) {
