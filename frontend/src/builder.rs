@@ -58,6 +58,19 @@ pub(crate) struct Builder {
     index_ranges: BTreeMap<Value, Option<(i64, i64)>>,
     budget_bytes: u64,
     values_left: u64,
+    /// Whether more nodes were asked for than the model may have.
+    exhausted: bool,
+    /// Constants of the file that were copied, by the address of their message: the body of a loop or a function is
+    /// imported any number of times.
+    copied: BTreeMap<usize, Tensor>,
+}
+
+/// A graph that is left alone while a body inside it is built.
+pub(crate) struct Outer {
+    /// The graph.
+    pub graph: Graph,
+    scalars: BTreeMap<(DType, u64), Value>,
+    index_ranges: BTreeMap<Value, Option<(i64, i64)>>,
 }
 
 impl Builder {
@@ -70,7 +83,58 @@ impl Builder {
             index_ranges: BTreeMap::new(),
             budget_bytes: BUDGET_BYTES.saturating_add(file_bytes),
             values_left: BASE_VALUES.saturating_add(file_bytes / BYTES_PER_VALUE),
+            exhausted: false,
+            copied: BTreeMap::new(),
         }
+    }
+
+    /// Counts a node, or something that is done as if there were one, against what a file of this size may ask for.
+    pub fn step(&mut self) -> Result<(), Reason> {
+        match self.values_left.checked_sub(1) {
+            Some(left) => {
+                self.values_left = left;
+                Ok(())
+            }
+            None => {
+                self.exhausted = true;
+                Err("the model comes to more nodes than a file of its size may hold".into())
+            }
+        }
+    }
+
+    /// Whether [`Self::step`] failed.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// A constant that is made once for each message of the file, however often that is imported.
+    pub fn copied_once<E>(
+        &mut self,
+        address: usize,
+        make: impl FnOnce(&mut Self) -> Result<Tensor, E>,
+    ) -> Result<Tensor, E> {
+        if let Some(known) = self.copied.get(&address) {
+            return Ok(known.clone());
+        }
+        let made = make(self)?;
+        self.copied.insert(address, made.clone());
+        Ok(made)
+    }
+
+    /// Starts the graph of a body.
+    pub fn enter_body(&mut self) -> Outer {
+        Outer {
+            graph: std::mem::take(&mut self.graph),
+            scalars: std::mem::take(&mut self.scalars),
+            index_ranges: std::mem::take(&mut self.index_ranges),
+        }
+    }
+
+    /// Goes back to the graph around a body; gives that of the body.
+    pub fn leave_body(&mut self, outer: Outer) -> Graph {
+        let Outer { graph, scalars, index_ranges } = outer;
+        (self.scalars, self.index_ranges) = (scalars, index_ranges);
+        std::mem::replace(&mut self.graph, graph)
     }
 
     /// Element type of a value.
@@ -102,7 +166,7 @@ impl Builder {
         {
             return Ok(x);
         }
-        self.take_value()?;
+        self.step()?;
         let constants: Option<Vec<&Tensor>> = operands.iter().map(|&v| self.graph.const_of(v)).collect();
         if let Some(constants) = constants {
             let work = ty.bytes().max(fold::reads_at_most(&op));
@@ -121,15 +185,8 @@ impl Builder {
 
     /// Applies an operator of any number of results. Such operators are not computed here, constant or not.
     pub fn emit_all(&mut self, op: Op, operands: &[Value]) -> Result<Vec<Value>, Reason> {
-        self.take_value()?;
+        self.step()?;
         self.graph.add_node_of_many(self.node_name.as_str(), op, operands).map_err(|e| Reason(e.to_string()))
-    }
-
-    /// Takes a value from the budget of nodes and computed constants.
-    fn take_value(&mut self) -> Result<(), Reason> {
-        self.values_left =
-            self.values_left.checked_sub(1).ok_or("the model comes to more nodes than a file of its size may hold")?;
-        Ok(())
     }
 
     /// Applies a unary operator.

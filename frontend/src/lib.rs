@@ -11,6 +11,7 @@
 //! Readers do no input or output: the caller gives the bytes and the access to further files. They never panic,
 //! whatever the bytes are, and take time and memory in proportion to them.
 
+mod body;
 mod builder;
 pub mod error;
 pub mod files;

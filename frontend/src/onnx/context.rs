@@ -1,11 +1,13 @@
 //! What the importer of one node sees: its operands, its attributes and the builder.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
 use aic_ir::graph::Value;
 use aic_ir::types::{MAX_RANK, Tensor};
 
 use super::schema::{AttributeProto, NodeProto, attribute_type};
+use super::sparse;
 use super::tensor::{self, TensorError};
 use crate::builder::{Builder, Reason};
 use crate::files::Files;
@@ -24,6 +26,8 @@ pub(super) struct NodeContext<'a> {
     pub opset: i64,
     /// Operands; `None` where an optional one is omitted. Their number was checked against the rule.
     pub operands: &'a [Option<Value>],
+    /// Inside of a function: its attributes, which those of its nodes may refer to.
+    pub references: Option<&'a BTreeMap<&'a str, &'a AttributeProto>>,
 }
 
 impl Deref for NodeContext<'_> {
@@ -115,11 +119,20 @@ impl<'a> NodeContext<'a> {
         }
     }
 
-    fn attribute(&self, name: &str, kind: i32) -> Result<Option<&'a AttributeProto>, Reason> {
+    /// An attribute; one that refers to an attribute of the function around the node is that, or is omitted as that is.
+    fn any_attribute(&self, name: &str) -> Result<Option<&'a AttributeProto>, Reason> {
         let Some(attribute) = self.node.attribute.iter().find(|a| a.name == name) else { return Ok(None) };
-        if !attribute.ref_attr_name.is_empty() {
-            return Err(format!("attribute `{name}` refers to a function's attribute outside of a function").into());
+        match (attribute.ref_attr_name.as_str(), self.references) {
+            ("", _) => Ok(Some(attribute)),
+            (reference, Some(attributes)) => Ok(attributes.get(reference).copied()),
+            (_, None) => {
+                Err(format!("attribute `{name}` refers to a function's attribute outside of a function").into())
+            }
         }
+    }
+
+    fn attribute(&self, name: &str, kind: i32) -> Result<Option<&'a AttributeProto>, Reason> {
+        let Some(attribute) = self.any_attribute(name)? else { return Ok(None) };
         if attribute.r#type != kind {
             return Err(format!("attribute `{name}` is of another type than the operator's").into());
         }
@@ -128,7 +141,7 @@ impl<'a> NodeContext<'a> {
 
     /// Whether the node has an attribute of that name.
     pub fn has_attribute(&self, name: &str) -> bool {
-        self.node.attribute.iter().any(|a| a.name == name)
+        matches!(self.any_attribute(name), Ok(Some(_)))
     }
 
     /// An integer attribute.
@@ -169,14 +182,26 @@ impl<'a> NodeContext<'a> {
         }
     }
 
+    /// An attribute that is a list of texts.
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<&str>>, Reason> {
+        let Some(attribute) = self.attribute(name, attribute_type::STRINGS)? else { return Ok(None) };
+        let texts: Result<Vec<&str>, _> = attribute.strings.iter().map(|s| std::str::from_utf8(s)).collect();
+        texts.map(Some).map_err(|_| format!("attribute `{name}` is no text").into())
+    }
+
+    /// A sparse tensor attribute.
+    pub fn sparse_tensor(&mut self, name: &str) -> Result<Option<Tensor>, Reason> {
+        let Some(attribute) = self.attribute(name, attribute_type::SPARSE_TENSOR)? else { return Ok(None) };
+        let proto = attribute.sparse_tensor.as_ref().ok_or_else(|| format!("attribute `{name}` holds no tensor"))?;
+        let tensor = sparse::tensor(proto, name, self.files, self.builder);
+        tensor.map(Some).map_err(|e| attribute_error(name, e))
+    }
+
     /// A tensor attribute.
     pub fn tensor(&mut self, name: &str) -> Result<Option<Tensor>, Reason> {
         let Some(attribute) = self.attribute(name, attribute_type::TENSOR)? else { return Ok(None) };
         let proto = attribute.t.as_ref().ok_or_else(|| format!("attribute `{name}` holds no tensor"))?;
-        tensor::tensor(proto, name, self.files, self.builder).map(Some).map_err(|e| match e {
-            TensorError::DType(dtype) => format!("attribute `{name}` has elements of type {dtype}").into(),
-            TensorError::Broken(error) => error.to_string().into(),
-        })
+        tensor::tensor(proto, name, self.files, self.builder).map(Some).map_err(|e| attribute_error(name, e))
     }
 
     /// Refuses an integer attribute that is set to anything but what is supported.
@@ -192,12 +217,7 @@ impl<'a> NodeContext<'a> {
     /// A dimension's index from ONNX's, where negative ones count from the end. `rank` may be one more than that of
     /// the operand, where the axis is a position between dimensions.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Reason> {
-        let signed = rank as i64;
-        let wrapped = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };
-        wrapped
-            .filter(|&a| (0..signed).contains(&a))
-            .map(|a| a as usize)
-            .ok_or_else(|| format!("dimension {axis} of a tensor of rank {rank}").into())
+        self::axis(axis, rank)
     }
 
     /// Sorted and distinct dimensions from ONNX's list.
@@ -208,5 +228,22 @@ impl<'a> NodeContext<'a> {
             true => Err(format!("dimensions {axes:?} are not distinct").into()),
             false => Ok(sorted),
         }
+    }
+}
+
+/// A dimension's index from ONNX's, where negative ones count from the end.
+pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, Reason> {
+    let signed = rank as i64;
+    let wrapped = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };
+    wrapped
+        .filter(|&a| (0..signed).contains(&a))
+        .map(|a| a as usize)
+        .ok_or_else(|| format!("dimension {axis} of a tensor of rank {rank}").into())
+}
+
+fn attribute_error(name: &str, error: TensorError) -> Reason {
+    match error {
+        TensorError::DType(dtype) => format!("attribute `{name}` has elements of type {dtype}").into(),
+        TensorError::Broken(error) => error.to_string().into(),
     }
 }

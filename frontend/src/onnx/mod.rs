@@ -7,19 +7,25 @@
 //! ```
 //!
 //! Weights stay ranges of the file's buffer. Nodes that no output depends on are left out, and arithmetic on shapes is
-//! evaluated on the way (see `crate::fold`), so that `Reshape` and its kin get the constants they need. Nodes are visited in
-//! the file's order, in one loop: time and memory are proportional to the file.
+//! evaluated on the way (see `crate::fold`), so that `Reshape` and its kin get the constants they need. Functions of the
+//! model and graphs inside of nodes are imported where they are used. Nodes are visited in the file's order, and those of
+//! functions and bodies are counted: time and memory are proportional to the file.
 
 mod context;
+mod control;
 mod decode;
+mod functions;
 mod import;
 mod inputs;
+mod names;
 mod ops;
+mod scan;
 pub mod schema;
+mod scope;
+mod sparse;
+mod survey;
 mod tensor;
 mod wire;
-
-use std::collections::BTreeMap;
 
 use aic_ir::graph::Graph;
 use bytes::Bytes;
@@ -30,7 +36,9 @@ pub use ops::{OpRule, supported};
 use crate::error::{ReadError, RefusedNode};
 use crate::files::Files;
 use crate::shapes::{self, ShapeBindings};
+
 use crate::{Inspection, Refused};
+use survey::Survey;
 
 /// Reads a model with its dynamic dimensions fixed. `files` is the model's folder, for external data.
 ///
@@ -41,8 +49,7 @@ pub fn read(bytes: Bytes, files: &dyn Files, bindings: &ShapeBindings) -> Result
     let decoded = decode::decode(bytes)?;
     let inputs = import::declared_inputs(&decoded.graph)?;
     let types = shapes::resolve(&inputs, bindings, &[])?;
-    let liveness = decode::liveness(&decoded.graph);
-    import::import(&decoded, &liveness, &inputs, types, files, file_bytes)
+    import::import(&decoded, &inputs, types, files, file_bytes)
 }
 
 /// What a model declares, and what of it would be refused: judged by operators alone while dimensions are open, and by
@@ -54,23 +61,14 @@ pub fn inspect(bytes: Bytes, files: &dyn Files, bindings: &ShapeBindings) -> Res
     let file_bytes = bytes.len() as u64;
     let decoded = decode::decode(bytes)?;
     let inputs = import::declared_inputs(&decoded.graph)?;
-    let liveness = decode::liveness(&decoded.graph);
-    let live = || decoded.graph.node.iter().zip(&liveness.live).filter(|&(_, &live)| live).map(|(node, _)| node);
-    let mut operators = BTreeMap::new();
-    for node in live() {
-        *operators.entry(import::op_name(node)).or_insert(0) += 1;
-    }
+    let Survey { operators, refused, .. } = Survey::of(&decoded);
     let refused: Vec<RefusedNode> = match shapes::resolve(&inputs, bindings, &[]) {
-        Ok(types) => match import::import(&decoded, &liveness, &inputs, types, files, file_bytes) {
+        Ok(types) => match import::import(&decoded, &inputs, types, files, file_bytes) {
             Ok(_) => Vec::new(),
             Err(ReadError::Refused(Refused { nodes })) => nodes,
             Err(error) => return Err(error),
         },
-        Err(shapes::ShapesError::Unbound { .. }) => {
-            let rules = import::Rules::new();
-            let judge = |node| Some(rules.of(node, &decoded).err()?.at(decode::label(node), import::op_name(node)));
-            live().filter_map(judge).collect()
-        }
+        Err(shapes::ShapesError::Unbound { .. }) => refused,
         Err(error) => return Err(error.into()),
     };
     let outputs = decoded.graph.output.iter().map(|o| o.name.clone()).collect();

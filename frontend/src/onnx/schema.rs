@@ -115,12 +115,18 @@ pub struct AttributeProto {
     /// Value of type `INTS`.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
+    /// Value of type `STRINGS`.
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub strings: Vec<Bytes>,
     /// Which kind of value; see [`attribute_type`].
     #[prost(int32, tag = "20")]
     pub r#type: i32,
     /// Inside a function: the attribute of the calling node whose value is taken.
     #[prost(string, tag = "21")]
     pub ref_attr_name: String,
+    /// Value of type `SPARSE_TENSOR`.
+    #[prost(message, optional, boxed, tag = "22")]
+    pub sparse_tensor: Option<Box<SparseTensorProto>>,
 }
 
 /// Values of [`AttributeProto`]'s `type`.
@@ -135,10 +141,16 @@ pub mod attribute_type {
     pub const STRING: i32 = 3;
     /// One tensor.
     pub const TENSOR: i32 = 4;
+    /// One graph.
+    pub const GRAPH: i32 = 5;
     /// Floats.
     pub const FLOATS: i32 = 6;
     /// Integers.
     pub const INTS: i32 = 7;
+    /// Byte strings.
+    pub const STRINGS: i32 = 8;
+    /// One sparse tensor.
+    pub const SPARSE_TENSOR: i32 = 11;
 }
 
 /// A constant tensor.
@@ -211,12 +223,18 @@ pub mod data_type {
     pub const BFLOAT16: i32 = 16;
 }
 
-/// A constant as coordinates and values.
+/// A constant as coordinates and values; all other elements are 0.
 #[derive(Clone, PartialEq, Message)]
 pub struct SparseTensorProto {
-    /// The values; its name is the constant's name.
+    /// The values, `[NNZ]`; its name is the constant's name.
     #[prost(message, optional, tag = "1")]
     pub values: Option<TensorProto>,
+    /// Where they lie, in ascending order: positions in row-major order `[NNZ]`, or coordinates `[NNZ, rank]`.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<TensorProto>,
+    /// Dimensions of the constant.
+    #[prost(int64, repeated, packed = "false", tag = "3")]
+    pub dims: Vec<i64>,
 }
 
 /// A key and a value.

@@ -19,7 +19,7 @@ pub(super) enum TensorError {
     Broken(ReadError),
 }
 
-fn broken(name: &str, text: impl std::fmt::Display) -> TensorError {
+pub(super) fn broken(name: &str, text: impl std::fmt::Display) -> TensorError {
     TensorError::Broken(ReadError::Malformed(format!("constant `{name}`: {text}")))
 }
 
@@ -59,6 +59,25 @@ pub(super) fn tensor(
     let dims: Option<Vec<u64>> = proto.dims.iter().map(|&d| u64::try_from(d).ok()).collect();
     let dims = dims.ok_or_else(|| broken(name, format_args!("shape {:?} has negative dimensions", proto.dims)))?;
     let ty = TensorType::new(dtype, dims).map_err(|e| broken(name, e))?;
+    match proto.raw_data.is_some() && dtype != DType::Bool {
+        true => content(proto, ty, name, files, builder),
+        // What is copied, checked or looked up is so once.
+        false => {
+            let address = std::ptr::from_ref(proto).addr();
+            builder.copied_once(address, |builder| content(proto, ty, name, files, builder))
+        }
+    }
+}
+
+/// The elements of a constant, and its type with them.
+fn content(
+    proto: &TensorProto,
+    ty: TensorType,
+    name: &str,
+    files: &dyn Files,
+    builder: &mut Builder,
+) -> Result<Tensor, TensorError> {
+    let dtype = ty.dtype();
     let external = proto.data_location == 1;
     let typed = typed_data(proto, dtype, name)?;
     let bytes = match (&proto.raw_data, typed, external) {

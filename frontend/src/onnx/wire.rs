@@ -14,8 +14,19 @@ const BASE_BYTES: u64 = 64 << 20;
 /// real models take 2 to 6.
 const BYTES_PER_BYTE: u64 = 16;
 
-/// Deeper messages are refused by the decoder.
+/// How deep messages nest inside the model's at most; the decoder has the same limit.
 const MAX_DEPTH: usize = 100;
+
+/// Why the messages of a file are not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// They would take more memory than a file of this size may.
+    #[error("its messages would take far more memory than the file has bytes")]
+    TooLarge,
+    /// They nest too deep. A graph inside a graph is three levels: the node's, the attribute's and its own.
+    #[error("its graphs are nested more than 32 deep")]
+    TooDeep,
+}
 
 /// A message of the schema that holds others or lists.
 #[derive(Clone, Copy, PartialEq)]
@@ -44,9 +55,9 @@ impl Kind {
             (Kind::Model, 8) | (Kind::Function, 9) => Kind::Opset,
             (Kind::Model, 25) => Kind::Function,
             (Kind::Graph, 1) | (Kind::Function, 7) => Kind::Node,
-            (Kind::Graph, 5) | (Kind::Attribute, 5) | (Kind::Sparse, 1) => Kind::Tensor,
+            (Kind::Graph, 5) | (Kind::Attribute, 5) | (Kind::Sparse, 1 | 2) => Kind::Tensor,
             (Kind::Graph, 11 | 12) => Kind::ValueInfo,
-            (Kind::Graph, 15) => Kind::Sparse,
+            (Kind::Graph, 15) | (Kind::Attribute, 22) => Kind::Sparse,
             (Kind::Node, 5) | (Kind::Function, 11) => Kind::Attribute,
             (Kind::Tensor, 13) => Kind::Entry,
             (Kind::ValueInfo, 2) => Kind::Type,
@@ -81,7 +92,7 @@ impl Kind {
     fn leaf_bytes(self, tag: u64, length: u64) -> u64 {
         match (self, tag) {
             // Packed lists of variable-length integers.
-            (Kind::Tensor, 1 | 7 | 11) | (Kind::Attribute, 8) => length.saturating_mul(8),
+            (Kind::Tensor, 1 | 7 | 11) | (Kind::Attribute, 8) | (Kind::Sparse, 3) => length.saturating_mul(8),
             (Kind::Tensor, 5) => length.saturating_mul(4),
             (Kind::Tensor, 9) => 0,
             _ => length.saturating_add(size_of::<String>() as u64),
@@ -89,15 +100,18 @@ impl Kind {
     }
 }
 
-/// Whether decoding a model takes memory in proportion to its bytes. Bytes that are no model are left to the decoder,
-/// which refuses them.
-pub(super) fn is_proportionate(bytes: &[u8]) -> bool {
+/// Checks that decoding a model takes memory in proportion to its bytes, and no deep recursion. Bytes that are no
+/// model are left to the decoder, which refuses them.
+pub(super) fn check(bytes: &[u8]) -> Result<(), WireError> {
     let limit = BASE_BYTES.saturating_add((bytes.len() as u64).saturating_mul(BYTES_PER_BYTE));
-    decoded_bytes(bytes, limit) <= limit
+    match decoded_bytes(bytes, limit)? <= limit {
+        true => Ok(()),
+        false => Err(WireError::TooLarge),
+    }
 }
 
 /// Bytes that the decoded messages take; the count stops above `limit`.
-fn decoded_bytes(bytes: &[u8], limit: u64) -> u64 {
+fn decoded_bytes(bytes: &[u8], limit: u64) -> Result<u64, WireError> {
     let mut total = 0u64;
     let mut open = vec![(Kind::Model, bytes.len())];
     let mut at = 0;
@@ -124,11 +138,12 @@ fn decoded_bytes(bytes: &[u8], limit: u64) -> u64 {
                     break;
                 };
                 match kind.child(tag) {
-                    Some(child) if open.len() <= MAX_DEPTH => {
+                    Some(_) if open.len() > MAX_DEPTH => return Err(WireError::TooDeep),
+                    Some(child) => {
                         total = total.saturating_add(child.bytes() as u64);
                         open.push((child, field_end));
                     }
-                    _ => {
+                    None => {
                         total = total.saturating_add(kind.leaf_bytes(tag, length));
                         at = field_end;
                     }
@@ -143,7 +158,7 @@ fn decoded_bytes(bytes: &[u8], limit: u64) -> u64 {
             break;
         }
     }
-    total
+    Ok(total)
 }
 
 /// A variable-length integer at `at`, which moves behind it.
@@ -171,7 +186,7 @@ mod tests {
         let nodes = vec![NodeProto { attribute: vec![AttributeProto::default(); 3], ..Default::default() }; 5];
         let model = ModelProto { graph: Some(GraphProto { node: nodes, ..Default::default() }), ..Default::default() };
         let expected = size_of::<GraphProto>() + 5 * size_of::<NodeProto>() + 15 * size_of::<AttributeProto>();
-        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), expected as u64);
+        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), Ok(expected as u64));
     }
 
     #[test]
@@ -180,16 +195,16 @@ mod tests {
         let graph = GraphProto { initializer: vec![tensor], ..Default::default() };
         let mut model = ModelProto { graph: Some(graph), ..Default::default() };
         let structs = (size_of::<GraphProto>() + size_of::<TensorProto>()) as u64;
-        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), structs);
+        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), Ok(structs));
         let graph = model.graph.as_mut().expect("made with a graph");
         graph.initializer[0].int64_data = vec![1; 100];
-        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), structs + 800);
+        assert_eq!(decoded_bytes(&model.encode_to_vec(), u64::MAX), Ok(structs + 800));
     }
 
     #[test]
     fn bytes_that_are_no_model_end_the_count() {
         for bytes in [&[][..], &[0xff; 40], &[0x3a, 0xff, 0x01], &[0x07], &[0x3a, 0x02, 0x0a]] {
-            assert!(decoded_bytes(bytes, u64::MAX) < 1000);
+            assert!(decoded_bytes(bytes, u64::MAX).is_ok_and(|total| total < 1000));
         }
     }
 }

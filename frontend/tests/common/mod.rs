@@ -74,6 +74,20 @@ impl Model {
         self
     }
 
+    /// Adds a call of a function.
+    pub fn call(mut self, function: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> Self {
+        self = self.node_with(function, inputs, outputs, attribute);
+        if let Some(node) = self.graph().node.last_mut() {
+            node.domain = "local".into();
+        }
+        self
+    }
+
+    pub fn function(mut self, function: FunctionProto) -> Self {
+        self.0.functions.push(function);
+        self
+    }
+
     pub fn bytes(&self) -> Bytes {
         self.0.encode_to_vec().into()
     }
@@ -159,6 +173,36 @@ pub fn attr_text(name: &str, text: &str) -> AttributeProto {
 
 pub fn attr_tensor(name: &str, t: TensorProto) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: attribute_type::TENSOR, t: Some(Box::new(t)), ..Default::default() }
+}
+
+pub fn attr_texts(name: &str, texts: &[&str]) -> AttributeProto {
+    let strings = texts.iter().map(|t| Bytes::copy_from_slice(t.as_bytes())).collect();
+    AttributeProto { name: name.into(), r#type: attribute_type::STRINGS, strings, ..Default::default() }
+}
+
+/// An attribute that is a graph: that of a model.
+pub fn attr_graph(name: &str, model: &Model) -> AttributeProto {
+    let g = model.0.graph.clone().map(Box::new);
+    AttributeProto { name: name.into(), r#type: attribute_type::GRAPH, g, ..Default::default() }
+}
+
+/// An attribute of a function's node that takes the value of one of the function's.
+pub fn attr_ref(name: &str, kind: i32, reference: &str) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: kind, ref_attr_name: reference.into(), ..Default::default() }
+}
+
+/// A function with the nodes of a model.
+pub fn function(name: &str, inputs: &[&str], outputs: &[&str], model: &Model) -> FunctionProto {
+    let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
+    FunctionProto {
+        name: name.into(),
+        domain: "local".into(),
+        input: own(inputs),
+        output: own(outputs),
+        node: model.0.graph.clone().map(|g| g.node).unwrap_or_default(),
+        opset_import: model.0.opset_import.clone(),
+        ..Default::default()
+    }
 }
 
 /// The operators in force, in order.

@@ -4,7 +4,7 @@ use aic_ir::graph::{BinaryOp, Op, Value};
 use aic_ir::types::{DType, Tensor, TensorType};
 
 use super::{OpRule, rule};
-use crate::builder::Reason;
+use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
 
 /// Largest number of elements of a range.
@@ -14,8 +14,8 @@ pub(super) const RULES: &[OpRule] = &[
     rule(
         "Constant",
         (0, 0),
-        &["value", "value_float", "value_floats", "value_int", "value_ints"],
-        "dense tensors, numbers and lists of numbers",
+        &["value", "sparse_value", "value_float", "value_floats", "value_int", "value_ints"],
+        "dense and sparse tensors, numbers and lists of numbers",
         constant,
     ),
     rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape).since(9),
@@ -29,6 +29,8 @@ fn constant(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     }
     let list = |tensor: Option<Tensor>| tensor.ok_or_else(|| Reason::from("a constant cannot be made"));
     let tensor = if let Some(tensor) = c.tensor("value")? {
+        tensor
+    } else if let Some(tensor) = c.sparse_tensor("sparse_value")? {
         tensor
     } else if let Some(value) = c.optional_float("value_float")? {
         Tensor::scalar_f32(value)
@@ -133,7 +135,7 @@ fn trilu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 /// The vector `first, first + 1, ...`.
-pub(super) fn numbers(c: &mut NodeContext<'_>, count: u64, first: i64) -> Result<Value, Reason> {
+pub(in crate::onnx) fn numbers(c: &mut Builder, count: u64, first: i64) -> Result<Value, Reason> {
     c.charge(count.saturating_mul(8))?;
     let values: Vec<i64> = (0..count as i64).map(|i| first.saturating_add(i)).collect();
     let tensor = Tensor::from_i64([count], &values).ok_or("a constant cannot be made")?;

@@ -9,9 +9,11 @@ mod activation;
 mod attention;
 mod constant;
 mod contraction;
+mod control;
 mod elementwise;
 mod logic;
 mod normalization;
+mod recurrent;
 mod reduce;
 mod shape;
 mod slicing;
@@ -20,7 +22,11 @@ mod window;
 use aic_ir::graph::Value;
 
 use super::context::NodeContext;
+use super::import::Importer;
+use super::schema::NodeProto;
+use super::scope::Slot;
 use crate::builder::Reason;
+pub(super) use constant::numbers;
 
 /// How a node becomes values of the graph.
 #[derive(Clone, Copy)]
@@ -29,7 +35,13 @@ pub(super) enum Import {
     One(fn(&mut NodeContext<'_>) -> Result<Value, Reason>),
     /// An operator with several results.
     Many(fn(&mut NodeContext<'_>) -> Result<Vec<Value>, Reason>),
+    /// An operator whose attributes are graphs.
+    Graphs(ImportGraphs),
 }
+
+/// Importer of a node that holds graphs.
+pub(super) type ImportGraphs =
+    for<'m> fn(&mut Importer<'m>, &'m NodeProto, &[Option<Value>]) -> Result<Vec<Slot>, Reason>;
 
 /// A row of the table of supported operators.
 #[derive(Clone, Copy)]
@@ -69,7 +81,7 @@ impl OpRule {
 /// Number of operands without a bound.
 const VARIADIC: usize = usize::MAX;
 
-const FAMILIES: [&[OpRule]; 11] = [
+const FAMILIES: [&[OpRule]; 13] = [
     elementwise::RULES,
     logic::RULES,
     activation::RULES,
@@ -81,6 +93,8 @@ const FAMILIES: [&[OpRule]; 11] = [
     window::RULES,
     normalization::RULES,
     attention::RULES,
+    control::RULES,
+    recurrent::RULES,
 ];
 
 /// Every supported operator, by family.
