@@ -9,6 +9,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aic_ir::graph::passes::PASSES;
+
+use crate::Error;
+use crate::pipeline::STAGES;
+
 /// What a pass or stage left.
 pub struct Event<'a> {
     /// Name of the pass: `read`, `fold`, `lower`, `schedule`, …
@@ -56,10 +61,23 @@ pub struct Dump {
 
 impl Dump {
     /// What the environment asks for.
-    pub fn from_env() -> Self {
-        let passes = std::env::var("AIC_DUMP").unwrap_or_default();
-        let passes = passes.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect();
-        Self { passes, folder: std::env::var_os("AIC_DUMP_DIR").map(PathBuf::from), written: 0 }
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for names that no pass has.
+    pub fn from_env() -> Result<Self, Error> {
+        let passes = std::env::var_os("AIC_DUMP").unwrap_or_default();
+        Self::new(&passes.to_string_lossy(), std::env::var_os("AIC_DUMP_DIR").map(PathBuf::from))
+    }
+
+    fn new(list: &str, folder: Option<PathBuf>) -> Result<Self, Error> {
+        let passes: Vec<String> = list.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        let known: Vec<&str> = ["all"].into_iter().chain(STAGES).chain(PASSES.iter().map(|p| p.0)).collect();
+        match passes.iter().find(|p| !known.contains(&p.as_str())) {
+            Some(p) => {
+                Err(Error::Refused(format!("AIC_DUMP: no pass is called `{p}`; there are {}", known.join(", "))))
+            }
+            None => Ok(Self { passes, folder, written: 0 }),
+        }
     }
 
     fn wants(&self, pass: &str) -> bool {
@@ -93,7 +111,7 @@ mod tests {
     #[test]
     fn only_passes_asked_for_that_changed_something_are_written() {
         let folder = tempfile::tempdir().expect("folder");
-        let mut dump = Dump { passes: vec!["fold".into()], folder: Some(folder.path().join("dumps")), written: 0 };
+        let mut dump = Dump::new("fold", Some(folder.path().join("dumps"))).expect("a pass");
         let text = || "graph\n".to_owned();
         for (pass, changed) in [("read", true), ("fold", false), ("fold", true)] {
             dump.after(&Event { pass, changed, time: Duration::ZERO, text: &text });
@@ -102,5 +120,11 @@ mod tests {
         assert_eq!(files.len(), 1);
         let written = std::fs::read_to_string(folder.path().join("dumps/01-fold.aic")).expect("reads");
         assert_eq!(written, "; after fold (0.000 ms)\ngraph\n");
+    }
+
+    #[test]
+    fn only_passes_that_exist_can_be_asked_for() {
+        assert!(Dump::new("all", None).is_ok() && Dump::new(" read, gelu,plan,", None).is_ok());
+        assert!(Dump::new("fold,flod", None).is_err_and(|e| e.to_string().contains("`flod`")));
     }
 }

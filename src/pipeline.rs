@@ -13,6 +13,9 @@ use crate::config::OptLevel;
 use crate::observe::{Event, Observer};
 use crate::{Artifacts, Config, Error, Model, artifacts};
 
+/// Stages by the names that their events have; those of the passes on graphs come in between.
+pub(crate) const STAGES: [&str; 7] = ["read", "lower", "math", "schedule", "plan", "compile", "artifact"];
+
 /// Compiles a model for a target.
 ///
 /// # Errors
@@ -180,6 +183,7 @@ impl Watch<'_> {
         work: impl FnOnce() -> Result<T, Error>,
         text: impl Fn(&T) -> String,
     ) -> Result<T, Error> {
+        debug_assert!(STAGES.contains(&stage), "{stage} is listed");
         self.observer.begin(stage);
         let start = Instant::now();
         let result = work()?;

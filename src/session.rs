@@ -31,7 +31,7 @@ impl Session {
     /// # Errors
     /// What the first stage that refuses the model says.
     pub fn compile(&self, model: &Model) -> Result<Artifacts, Error> {
-        self.compile_observed(model, &mut Dump::from_env())
+        self.compile_observed(model, &mut Dump::from_env()?)
     }
 
     /// Compiles a model while someone watches.

@@ -44,11 +44,15 @@ fn wrong_use_is_2_and_explained_on_stderr() {
     for args in [
         &["frobnicate"][..],
         &[],
-        &["compile", "--json"],
         &["compile", "--emit", "obj"],
         &["compile", DIGITS, "--emit", "potato"],
         &["compile", DIGITS, "--emit", "obj,obj"],
         &["compile", DIGITS, "-o", "out"],
+        &["compile", DIGITS, "-o", "-"],
+        &["compile", DIGITS, "-o", "-", "--emit", "graph"],
+        &["compile", DIGITS, "--emit", "graph=-"],
+        &["compile", DIGITS, "--out-dir", "-"],
+        &["run", DIGITS, "--shape", "batch=1", "--random", "1", "-o", "-"],
         &["compile", DIGITS, "-o", "out.o", "--emit", "obj,header"],
         &["compile", DIGITS, "--limit", "arena=lots"],
         &["compile", DIGITS, "-O", "7"],
@@ -60,6 +64,28 @@ fn wrong_use_is_2_and_explained_on_stderr() {
         let output = aic(dir.path(), args);
         assert_eq!(code(&output), 2, "{args:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn wrong_use_is_json_too() {
+    let dir = folder();
+    for (args, schema) in [
+        (&["compile", "--json"][..], "aic.compile.v1"),
+        (&["run", "--json"], "aic.run.v1"),
+        (&["compile", DIGITS, "--emit", "potato", "--json"], "aic.compile.v1"),
+        (&["compile", DIGITS, "-o", "-", "--json"], "aic.compile.v1"),
+        (&["bench", "--json", DIGITS, "--threads", "0"], "aic.bench.v1"),
+        (&["frobnicate", "--json"], "aic.usage.v1"),
+        (&["--json"], "aic.usage.v1"),
+    ] {
+        let output = aic(dir.path(), args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", text(&output.stderr));
+        let reply = json(&output);
+        assert_eq!((&reply["schema"], &reply["status"]), (&schema.into(), &"usage".into()), "{args:?}");
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(!error.is_empty() && !error.starts_with("error") && !output.stderr.is_empty(), "{args:?}: {error}");
     }
     assert!(files(dir.path()).is_empty());
 }
@@ -212,6 +238,11 @@ fn checks_pass_and_fail() {
     let output = check(&["--against", "graph"]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
 
+    for impossible in ["1.5", "inf", "NaN", "-1"] {
+        let output = check(&["--against", "graph", &format!("--min-cosine={impossible}")]);
+        assert_eq!((code(&output), &json(&output)["status"]), (1, &"refused".into()), "{impossible}");
+    }
+
     let wrong = [("logits".to_owned(), aic_ir::types::Tensor::from_f32([1, 10], &[0.0; 10]).expect("fits"))];
     fs::write(dir.path().join("wrong.npz"), aic::npz::write(&wrong).expect("writes")).expect("writes");
     let output = check(&["--expected", "wrong.npz"]);
@@ -298,6 +329,16 @@ fn dumps_go_where_they_are_asked_for() {
     for pass in ["read", "conv", "lower", "schedule", "plan"] {
         assert!(names.iter().any(|n| n.ends_with(&format!("-{pass}.aic"))), "{pass}: {names:?}");
     }
+}
+
+#[test]
+fn dumps_of_passes_that_do_not_exist_are_refused() {
+    let dir = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aic"));
+    command.args(["compile", DIGITS, "--shape", "batch=1", "-o", "out.o"]).current_dir(dir.path());
+    let output = command.env("AIC_DUMP", "fold,flod").output().expect("aic starts");
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stderr).contains("`flod`") && files(dir.path()).is_empty(), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -58,7 +58,11 @@ fn tolerance(args: &CheckArgs) -> Result<Tolerance> {
     Ok(Tolerance {
         atol: valid("--atol", args.atol)?.unwrap_or(default.atol),
         rtol: valid("--rtol", args.rtol)?.unwrap_or(default.rtol),
-        min_cosine: valid("--min-cosine", args.min_cosine)?,
+        min_cosine: match valid("--min-cosine", args.min_cosine)? {
+            // No cosine is larger, so nothing could pass.
+            Some(x) if x > 1.0 => return Err(Error::Refused(format!("--min-cosine {x} is above 1")).into()),
+            x => x,
+        },
     })
 }
 

@@ -8,13 +8,11 @@ use aic::{Artifacts, EmitKind, Error, Limits, Model, Weights, report};
 use aic_cpu::artifact::header;
 use aic_cpu::artifact::manifest::{File, Manifest};
 use anyhow::Result;
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::args::{Cli, CompileArgs, OptLevel, WeightsPlace};
-use crate::job::{self, DefaultTarget};
+use crate::args::{CompileArgs, OptLevel, WeightsPlace};
+use crate::job::{self, DefaultTarget, usage};
 use crate::reply::{Reply, count, fields, size, time_ms};
 
 /// Runs the command.
@@ -47,11 +45,6 @@ pub fn run(args: &CompileArgs) -> Result<Reply> {
     Ok(Reply::ok(closing_table(&artifacts, &written), reply_fields(&artifacts, &written)))
 }
 
-/// Wrong use, as clap would say it.
-fn usage(message: &str) -> clap::Error {
-    Cli::command().error(ErrorKind::ArgumentConflict, message)
-}
-
 /// What is to be written, and where what has no path of its own goes.
 struct Asked {
     kinds: Vec<(EmitKind, Option<PathBuf>)>,
@@ -76,6 +69,7 @@ impl Asked {
             kinds.push((kind, path));
         }
         if let Some(path) = &args.output {
+            job::named_file(path)?;
             if kinds.is_empty() {
                 let kind = EmitKind::from_path(path).ok_or_else(|| {
                     usage("the extension of --output is none of .o .a .so .h .d: say with --emit what to write")
@@ -93,6 +87,9 @@ impl Asked {
             if args.weights == WeightsPlace::External {
                 kinds.push((EmitKind::Weights, None));
             }
+        }
+        for path in kinds.iter().filter_map(|(_, p)| p.as_deref()).chain(args.out_dir.as_deref()) {
+            job::named_file(path)?;
         }
         Ok(Self { kinds, folder: args.out_dir.clone().unwrap_or_else(|| PathBuf::from(".")) })
     }

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 use aic::inputs::Arrays;
 use aic::observe::Dump;
 use aic::{Artifacts, Config, Error, Model, TargetSpec};
 
-use crate::args::{InputArgs, OptLevel, TargetArgs};
+use crate::args::{Cli, InputArgs, OptLevel, TargetArgs};
 use crate::progress::Progress;
 
 /// What is compiled for when nothing is said.
@@ -58,6 +60,19 @@ fn target_spec(target: &TargetArgs, default: DefaultTarget) -> Result<TargetSpec
     Ok(spec)
 }
 
+/// Wrong use, as clap would say it.
+pub fn usage(message: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ArgumentConflict, message)
+}
+
+/// Refuses `-`, by which other tools mean a stream: here the table of what was written goes to standard output.
+pub fn named_file(path: &Path) -> Result<(), clap::Error> {
+    if path == Path::new("-") {
+        return Err(usage("`-` is no output file: a file of that name is `./-`, and standard output is /dev/stdout"));
+    }
+    Ok(())
+}
+
 /// Reads a text file that a flag names.
 pub fn read_text(path: &Path) -> Result<String> {
     let io = |source| Error::Io { action: "read", path: path.to_owned(), source };
@@ -76,6 +91,7 @@ pub fn arrays(model: &Model, args: &InputArgs, mut config: Config) -> Result<(Ar
 
 /// Compiles with a progress bar, and dumps as `AIC_DUMP` asks for.
 pub fn compile(model: &Model, config: Config) -> Result<Artifacts> {
-    let mut watch = (Progress::start(), Dump::from_env());
+    let dump = Dump::from_env()?;
+    let mut watch = (Progress::start(), dump);
     Ok(config.session()?.compile_observed(model, &mut watch)?)
 }

@@ -15,7 +15,7 @@ mod tables;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use reply::{Reply, Status};
@@ -23,13 +23,13 @@ use reply::{Reply, Status};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => return explain(&usage),
+        Err(usage) => return explain(&usage, asked().as_deref()),
     };
     let (name, json) = (cli.command.name(), cli.command.json());
     let reply = match dispatch(cli.command) {
         Ok(reply) => reply,
         Err(error) => match error.downcast::<clap::Error>() {
-            Ok(usage) => return explain(&usage),
+            Ok(usage) => return explain(&usage, json.then_some(name)),
             Err(error) => Reply::failure(&error),
         },
     };
@@ -65,9 +65,26 @@ fn dispatch(command: Command) -> anyhow::Result<Reply> {
     }
 }
 
-/// Help and version are replies; anything else is wrong use, which clap explains on stderr.
-fn explain(usage: &clap::Error) -> ExitCode {
-    let wrong = usage.use_stderr();
+/// The command named in a line that could not be parsed, if it also asks for JSON.
+fn asked() -> Option<String> {
+    let args: Vec<String> = std::env::args().skip(1).take_while(|a| a != "--").collect();
+    let command = args.first().filter(|name| Cli::command().find_subcommand(name).is_some());
+    args.iter().any(|a| a == "--json").then(|| command.map_or("usage", String::as_str).to_owned())
+}
+
+/// Help and version are replies; anything else is wrong use, which clap explains on stderr, and which is a reply too where JSON
+/// is asked for.
+fn explain(usage: &clap::Error, json: Option<&str>) -> ExitCode {
     let _ = usage.print();
-    if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    if !usage.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(command) = json {
+        let text = usage.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default();
+        let reply = Reply::wrong_use(message.strip_prefix("error: ").unwrap_or(message));
+        // Nobody is left to tell if this fails.
+        let _ = std::io::stdout().lock().write_all(reply.to_json(command).as_bytes());
+    }
+    ExitCode::from(2)
 }

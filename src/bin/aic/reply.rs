@@ -13,6 +13,8 @@ pub enum Status {
     Mismatch,
     /// A limit is exceeded.
     Limit,
+    /// The command line is wrong.
+    Usage,
 }
 
 impl Status {
@@ -23,6 +25,7 @@ impl Status {
             Status::Refused => "refused",
             Status::Mismatch => "mismatch",
             Status::Limit => "limit",
+            Status::Usage => "usage",
         }
     }
 }
@@ -54,6 +57,11 @@ impl Reply {
             _ => Status::Refused,
         };
         Self { status, message: Some(format!("{error:#}")), text: String::new(), fields: Map::new() }
+    }
+
+    /// The answer for a wrong command line.
+    pub fn wrong_use(message: &str) -> Self {
+        Self { status: Status::Usage, message: Some(message.to_owned()), text: String::new(), fields: Map::new() }
     }
 
     /// The same answer with another status and its message.

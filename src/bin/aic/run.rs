@@ -14,6 +14,7 @@ use crate::reply::{Reply, fields};
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<Reply> {
+    args.output.as_deref().map_or(Ok(()), job::named_file)?;
     let model = Model::open(&args.model.model)?;
     let config = job::config(&args.target, &args.model.shape, DefaultTarget::Native)?;
     let (arrays, config) = job::arrays(&model, &args.inputs, config)?;
