@@ -37,15 +37,21 @@ impl Rules {
 
     /// The rule of a node's operator, if number of operands and attributes are what it knows.
     pub fn of(&self, node: &NodeProto, opset: i64) -> Result<&'static OpRule, Reason> {
+        if let Some(reason) = ops::refusal(&node.op_type) {
+            return Err(format!("the operator is not supported: {reason}").into());
+        }
         if !is_standard(&node.domain) {
             return Err(format!("operators of domain `{}` are not supported", node.domain).into());
         }
         let rule = *self.0.get(node.op_type.as_str()).ok_or("the operator is not supported")?;
-        if opset < rule.since {
-            let since = rule.since;
+        let (since, until) = (rule.since, rule.until);
+        if opset < since {
             return Err(
                 format!("the operator is supported from operator set {since} on; the model uses {opset}").into()
             );
+        }
+        if opset > until {
+            return Err(format!("the operator is supported up to operator set {until}; the model uses {opset}").into());
         }
         let given = node.input.len();
         let (least, most) = rule.operands;
@@ -263,14 +269,9 @@ impl<'m> Importer<'m> {
         }
         let first_new = self.builder.graph.values.next_key();
         self.label_nodes(node);
-        let value = |value: Value| Slot::Value(value);
         let results = match target {
             Target::Function(function) => self.call(function, node, operands)?,
-            Target::Rule(rule) => match rule.import {
-                Import::One(import) => vec![Slot::Value(import(&mut self.context(node, operands))?)],
-                Import::Many(import) => import(&mut self.context(node, operands))?.into_iter().map(value).collect(),
-                Import::Graphs(import) => import(self, node, operands)?,
-            },
+            Target::Rule(rule) => self.apply_rule(rule, node, operands)?,
         };
         let extra = node.output.iter().skip(results.len()).find(|o| liveness.used.contains(o.as_str()));
         if let Some(extra) = extra {
@@ -286,6 +287,23 @@ impl<'m> Importer<'m> {
             }
         }
         Ok(results)
+    }
+
+    /// Imports one node of a supported operator.
+    fn apply_rule(
+        &mut self,
+        rule: &OpRule,
+        node: &'m NodeProto,
+        operands: &[Option<Value>],
+    ) -> Result<Vec<Slot>, Reason> {
+        ops::check_operands(rule, node, operands, &self.builder)?;
+        let values = match rule.import {
+            Import::One(import) => vec![import(&mut self.context(node, operands))?],
+            Import::Many(import) => import(&mut self.context(node, operands))?,
+            Import::Graphs(import) => return import(self, node, operands),
+        };
+        ops::check_result(rule, &values, &self.builder)?;
+        Ok(values.into_iter().map(Slot::Value).collect())
     }
 
     /// Names what is built from here on after a node, or after the outermost call that it is imported for.

@@ -31,7 +31,7 @@ use aic_ir::graph::Graph;
 use bytes::Bytes;
 
 pub use decode::{IR_VERSIONS, OPSETS};
-pub use ops::{OpRule, supported};
+pub use ops::{OpRule, REFUSED, Refusal, supported};
 
 use crate::error::{ReadError, RefusedNode};
 use crate::files::Files;

@@ -1,28 +1,56 @@
 //! `aic ops` and `aic targets`: tables made from what the readers and the backend themselves go by.
 
+use std::collections::BTreeMap;
+
 use aic_frontend::{hf, onnx};
 use aic_ir::machine;
+use aic_ir::types::DType;
 use serde_json::json;
 
 use crate::reply::{Reply, fields, table};
 
-/// The supported operators.
+/// The supported operators, and those refused on principle.
 pub fn ops() -> Reply {
     let (first, last) = (onnx::OPSETS.start(), onnx::OPSETS.end());
     let mut rules: Vec<_> = onnx::supported().collect();
     rules.sort_by_key(|r| r.name);
     let width = rules.iter().map(|r| r.name.len()).max().unwrap_or(0);
-    let mut text = format!("ONNX, operator sets {first} to {last}\n");
+    let types_width = rules.iter().map(|r| r.types_in_words().len()).max().unwrap_or(0);
+    let mut text =
+        format!("ONNX, operator sets {first} to {last}: operator, operator sets, element types, what holds\n");
     for rule in &rules {
-        text += &format!("  {:width$}  {:>2}..{last}  {}\n", rule.name, rule.since, rule.doc);
+        let (types, doc) = (rule.types_in_words(), rule.doc);
+        let line = format!("{:width$}  {:>2}..{}  {types:types_width$}  {doc}", rule.name, rule.since, rule.until);
+        text += &format!("  {}\n", line.trim_end());
+    }
+    text += "\nONNX operators that are refused\n";
+    for refusal in onnx::REFUSED {
+        text += &format!("  {}: {}\n", refusal.names.join(", "), refusal.reason);
     }
     text += "\nHugging Face folders, by `model_type`\n";
     for name in hf::ARCHITECTURES {
         text += &format!("  {name}\n");
     }
-    let onnx: Vec<_> =
-        rules.iter().map(|r| json!({ "op": r.name, "since": r.since, "until": last, "rule": r.doc })).collect();
-    Reply::ok(text, fields(json!({ "onnx": onnx, "huggingface": hf::ARCHITECTURES })))
+    let names = |types: &[DType]| types.iter().map(|d| d.name()).collect::<Vec<_>>();
+    let supported: Vec<_> = rules
+        .iter()
+        .map(|r| {
+            let own: BTreeMap<String, _> = r.own_types.iter().map(|(i, t)| (i.to_string(), names(t))).collect();
+            json!({
+                "op": r.name,
+                "since": r.since,
+                "until": r.until,
+                "types": names(r.types),
+                "operand_types": own,
+                "result_types": r.result_types.map(names),
+                "attributes": r.attributes,
+                "rule": r.doc,
+            })
+        })
+        .collect();
+    let refused: Vec<_> = onnx::REFUSED.iter().map(|r| json!({ "ops": r.names, "reason": r.reason })).collect();
+    let tables = json!({ "onnx": supported, "onnx_refused": refused, "huggingface": hf::ARCHITECTURES });
+    Reply::ok(text, fields(tables))
 }
 
 /// The targets: what `--target`, `--target-cpu` and `--target-feature` take.

@@ -2,26 +2,28 @@
 
 use aic_ir::graph::{BinaryOp, GeluKind, Op, UnaryOp, Value};
 
+use super::accept::{FLOATS, SIGNED, WIDE};
 use super::elementwise::unary;
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("Relu", (1, 1), &[], "numbers", relu),
-    rule("LeakyRelu", (1, 1), &["alpha"], "floats", leaky_relu),
-    rule("PRelu", (2, 2), &[], "numbers; the slope broadcasts", prelu),
-    rule("Elu", (1, 1), &["alpha"], "floats", elu),
-    rule("Softplus", (1, 1), &[], "floats", softplus),
-    rule("Sigmoid", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sigmoid)),
+    rule("Relu", (1, 1), &[], "numbers", relu).types(SIGNED),
+    rule("LeakyRelu", (1, 1), &["alpha"], "floats", leaky_relu).types(FLOATS),
+    rule("PRelu", (2, 2), &[], "numbers; the slope broadcasts", prelu).types(WIDE),
+    rule("Elu", (1, 1), &["alpha"], "floats", elu).types(FLOATS),
+    rule("Softplus", (1, 1), &[], "floats", softplus).types(FLOATS),
+    rule("Sigmoid", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sigmoid)).types(FLOATS),
     rule("HardSigmoid", (1, 1), &["alpha", "beta"], "floats", |c| {
         let x = c.operand(0)?;
         let (alpha, beta) = (c.float("alpha", 0.2)?, c.float("beta", 0.5)?);
         hard_sigmoid(c, x, alpha, beta)
-    }),
-    rule("HardSwish", (1, 1), &[], "floats", hard_swish).since(14),
-    rule("Tanh", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Tanh)),
-    rule("Gelu", (1, 1), &["approximate"], "floats; by erf, or approximated by tanh", gelu).since(20),
+    })
+    .types(FLOATS),
+    rule("HardSwish", (1, 1), &[], "floats", hard_swish).types(FLOATS).since(14),
+    rule("Tanh", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Tanh)).types(FLOATS),
+    rule("Gelu", (1, 1), &["approximate"], "floats; by erf, or approximated by tanh", gelu).types(FLOATS).since(20),
 ];
 
 fn relu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

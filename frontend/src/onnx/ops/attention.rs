@@ -1,11 +1,16 @@
 //! Attention as one operator.
 
 use aic_ir::graph::{BinaryOp, Op, ReduceOp, Value};
+use aic_ir::types::DType;
 
+use super::accept::FLOATS;
 use super::constant::numbers;
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
+
+/// A mask is added to the scores, or says which of them count.
+const MASKS: &[DType] = &[DType::F16, DType::BF16, DType::F32, DType::F64, DType::Bool];
 
 pub(super) const RULES: &[OpRule] = &[rule(
     "Attention",
@@ -14,6 +19,8 @@ pub(super) const RULES: &[OpRule] = &[rule(
     "floats; grouped heads, mask and causal mask; no cache, soft cap or score output",
     attention,
 )
+.types(FLOATS)
+.own(&[(3, MASKS)])
 .since(23)];
 
 fn attention(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

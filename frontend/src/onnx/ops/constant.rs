@@ -3,12 +3,16 @@
 use aic_ir::graph::{BinaryOp, Op, Value};
 use aic_ir::types::{DType, Tensor, TensorType};
 
+use super::accept::{ANY, I64};
 use super::{OpRule, rule};
 use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
 
 /// Largest number of elements of a range.
 const MAX_RANGE: i128 = 1 << 20;
+
+/// What is counted in.
+const RANGES: &[DType] = &[DType::F32, DType::F64, DType::I16, DType::I32, DType::I64];
 
 pub(super) const RULES: &[OpRule] = &[
     rule(
@@ -17,10 +21,14 @@ pub(super) const RULES: &[OpRule] = &[
         &["value", "sparse_value", "value_float", "value_floats", "value_int", "value_ints"],
         "dense and sparse tensors, numbers and lists of numbers",
         constant,
-    ),
-    rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape).since(9),
-    rule("Range", (3, 3), &[], "constant bounds; at most 2^20 elements", range).since(11),
-    rule("Trilu", (1, 2), &["upper"], "any type but strings; constant diagonal", trilu).since(14),
+    )
+    .gives(ANY),
+    rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape).types(I64).gives(ANY).since(9),
+    rule("Range", (3, 3), &[], "constant bounds; at most 2^20 elements", range).types(RANGES).since(11),
+    rule("Trilu", (1, 2), &["upper"], "any type but strings; constant diagonal", trilu)
+        .types(ANY)
+        .own(&[(1, I64)])
+        .since(14),
 ];
 
 fn constant(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

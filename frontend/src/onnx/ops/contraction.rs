@@ -2,21 +2,23 @@
 
 use aic_ir::graph::{BinaryOp, ConvAttrs, Op, Value};
 
+use super::accept::FLOATS;
 use super::window::Window;
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("MatMul", (2, 2), &[], "floats; any ranks", matmul),
-    rule("Gemm", (2, 3), &["alpha", "beta", "transA", "transB"], "floats", gemm),
+    rule("MatMul", (2, 2), &[], "floats; any ranks", matmul).types(FLOATS),
+    rule("Gemm", (2, 3), &["alpha", "beta", "transA", "transB"], "floats", gemm).types(FLOATS),
     rule(
         "Conv",
         (2, 3),
         &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
         "floats; one or two spatial dimensions",
         conv,
-    ),
+    )
+    .types(FLOATS),
 ];
 
 /// Vectors become matrices of one row or column, as numpy does, and the dimension added is removed again.

@@ -1,32 +1,19 @@
 //! Operators that hold graphs.
 
-use super::{Import, OpRule, VARIADIC};
+use super::accept::{ANY, BOOL, I64};
+use super::{OpRule, VARIADIC, graphs};
 use crate::onnx::control::{import_if, import_loop};
 use crate::onnx::scan::import_scan;
 
 pub(super) const RULES: &[OpRule] = &[
-    OpRule {
-        name: "If",
-        since: 7,
-        doc: "condition known at compile time",
-        operands: (1, 1),
-        attributes: &["then_branch", "else_branch"],
-        import: Import::Graphs(import_if),
-    },
-    OpRule {
-        name: "Loop",
-        since: 7,
-        doc: "number of trips known at compile time",
-        operands: (0, VARIADIC),
-        attributes: &["body"],
-        import: Import::Graphs(import_loop),
-    },
-    OpRule {
-        name: "Scan",
-        since: 8,
-        doc: "all axes and directions",
-        operands: (0, VARIADIC),
-        attributes: &[
+    graphs("If", (1, 1), &["then_branch", "else_branch"], "condition known at compile time", import_if).types(BOOL),
+    graphs("Loop", (0, VARIADIC), &["body"], "number of trips known at compile time", import_loop)
+        .types(ANY)
+        .own(&[(0, I64), (1, BOOL)]),
+    graphs(
+        "Scan",
+        (0, VARIADIC),
+        &[
             "body",
             "directions",
             "num_scan_inputs",
@@ -35,6 +22,9 @@ pub(super) const RULES: &[OpRule] = &[
             "scan_output_axes",
             "scan_output_directions",
         ],
-        import: Import::Graphs(import_scan),
-    },
+        "all axes and directions",
+        import_scan,
+    )
+    .types(ANY)
+    .since(8),
 ];

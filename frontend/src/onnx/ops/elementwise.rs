@@ -3,35 +3,43 @@
 use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
 use aic_ir::types::DType;
 
+use super::accept::{FLOATS, INTS, NUMBERS, SIGNED};
 use super::{OpRule, VARIADIC, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
+/// Bases of powers.
+const POWERS: &[DType] = &[DType::F16, DType::BF16, DType::F32, DType::F64, DType::I32, DType::I64];
+
 pub(super) const RULES: &[OpRule] = &[
-    rule("Add", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Add)),
-    rule("Sub", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Sub)),
-    rule("Mul", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Mul)),
-    rule("Div", (2, 2), &[], "numbers of one type; broadcasts; integers truncate", |c| binary(c, BinaryOp::Div)),
-    rule("Pow", (2, 2), &[], "float base; integer base with a constant exponent of 1 to 4", pow),
+    rule("Add", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Add)).types(NUMBERS),
+    rule("Sub", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Sub)).types(NUMBERS),
+    rule("Mul", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Mul)).types(NUMBERS),
+    rule("Div", (2, 2), &[], "numbers of one type; broadcasts; integers truncate", |c| binary(c, BinaryOp::Div))
+        .types(NUMBERS),
+    rule("Pow", (2, 2), &[], "float base; integer base with a constant exponent of 1 to 4", pow)
+        .types(POWERS)
+        .own(&[(1, NUMBERS)]),
     rule("Mod", (2, 2), &["fmod"], "integers; the sign of the divisor, with fmod = 1 that of the dividend", modulo)
+        .types(INTS)
         .since(10),
-    rule("Max", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Max)),
-    rule("Min", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Min)),
-    rule("Sum", (1, VARIADIC), &[], "floats; broadcasts", |c| chain(c, BinaryOp::Add)),
-    rule("Mean", (1, VARIADIC), &[], "floats; broadcasts", mean),
-    rule("Neg", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Neg)),
-    rule("Abs", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Abs)),
-    rule("Sqrt", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sqrt)),
-    rule("Exp", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Exp)),
-    rule("Log", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Log)),
-    rule("Reciprocal", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Recip)),
-    rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)).since(9),
-    rule("Sin", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sin)),
-    rule("Cos", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Cos)),
-    rule("Floor", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Floor)),
-    rule("Ceil", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Ceil)),
-    rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)).since(11),
-    rule("Clip", (1, 3), &["max", "min"], "numbers; bounds may be omitted", clip),
+    rule("Max", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Max)).types(NUMBERS),
+    rule("Min", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Min)).types(NUMBERS),
+    rule("Sum", (1, VARIADIC), &[], "floats; broadcasts", |c| chain(c, BinaryOp::Add)).types(FLOATS),
+    rule("Mean", (1, VARIADIC), &[], "floats; broadcasts", mean).types(FLOATS),
+    rule("Neg", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Neg)).types(SIGNED),
+    rule("Abs", (1, 1), &[], "numbers", |c| unary(c, UnaryOp::Abs)).types(NUMBERS),
+    rule("Sqrt", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sqrt)).types(FLOATS),
+    rule("Exp", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Exp)).types(FLOATS),
+    rule("Log", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Log)).types(FLOATS),
+    rule("Reciprocal", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Recip)).types(FLOATS),
+    rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)).types(FLOATS).since(9),
+    rule("Sin", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sin)).types(FLOATS),
+    rule("Cos", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Cos)).types(FLOATS),
+    rule("Floor", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Floor)).types(FLOATS),
+    rule("Ceil", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Ceil)).types(FLOATS),
+    rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)).types(FLOATS).since(11),
+    rule("Clip", (1, 3), &["max", "min"], "numbers; bounds may be omitted", clip).types(NUMBERS),
 ];
 
 pub(super) fn unary(c: &mut NodeContext<'_>, op: UnaryOp) -> Result<Value, Reason> {

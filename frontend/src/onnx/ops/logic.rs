@@ -2,6 +2,7 @@
 
 use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
 
+use super::accept::{ANY, BOOL, FLOATS, NUMBERS};
 use super::elementwise::{binary, unary};
 use super::{OpRule, rule};
 use crate::builder::Reason;
@@ -9,17 +10,21 @@ use crate::onnx::context::NodeContext;
 use crate::onnx::tensor::dtype;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("Equal", (2, 2), &[], "any one type but strings; broadcasts", |c| binary(c, BinaryOp::Eq)),
-    rule("Less", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Lt)),
-    rule("LessOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Le)).since(12),
-    rule("Greater", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Lt)),
-    rule("GreaterOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Le)).since(12),
-    rule("And", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::And)),
-    rule("Or", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Or)),
-    rule("Xor", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Xor)),
-    rule("Not", (1, 1), &[], "truth values", |c| unary(c, UnaryOp::Not)),
-    rule("IsNaN", (1, 1), &[], "floats", is_nan).since(9),
-    rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_).since(9),
+    rule("Equal", (2, 2), &[], "any one type but strings; broadcasts", |c| binary(c, BinaryOp::Eq)).types(ANY),
+    rule("Less", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Lt)).types(NUMBERS),
+    rule("LessOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Le))
+        .types(NUMBERS)
+        .since(12),
+    rule("Greater", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Lt)).types(NUMBERS),
+    rule("GreaterOrEqual", (2, 2), &[], "numbers of one type; broadcasts", |c| swapped(c, BinaryOp::Le))
+        .types(NUMBERS)
+        .since(12),
+    rule("And", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::And)).types(BOOL),
+    rule("Or", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Or)).types(BOOL),
+    rule("Xor", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Xor)).types(BOOL),
+    rule("Not", (1, 1), &[], "truth values", |c| unary(c, UnaryOp::Not)).types(BOOL),
+    rule("IsNaN", (1, 1), &[], "floats", is_nan).types(FLOATS).since(9),
+    rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_).types(ANY).own(&[(0, BOOL)]).since(9),
     // `saturate` and `round_mode` concern 8-bit floats only, which no value has here.
     rule(
         "Cast",
@@ -27,8 +32,10 @@ pub(super) const RULES: &[OpRule] = &[
         &["to", "saturate"],
         "numbers and truth values of 8 to 64 bits; floats truncate and saturate",
         cast,
-    ),
-    rule("CastLike", (2, 2), &["saturate"], "as Cast", cast_like).since(15),
+    )
+    .types(ANY)
+    .gives(ANY),
+    rule("CastLike", (2, 2), &["saturate"], "as Cast", cast_like).types(ANY).since(15),
 ];
 
 /// `a > b` is `b < a`.

@@ -2,7 +2,8 @@
 
 use aic_ir::graph::{BinaryOp, Op, ReduceOp, UnaryOp, Value};
 
-use super::{Import, OpRule, rule};
+use super::accept::FLOATS;
+use super::{OpRule, many, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
@@ -13,19 +14,17 @@ pub(super) const RULES: &[OpRule] = &[
         &["epsilon", "momentum", "spatial", "training_mode"],
         "floats; inference only",
         batch_normalization,
-    ),
-    rule("InstanceNormalization", (3, 3), &["epsilon"], "floats", instance_normalization),
-    OpRule {
-        name: "LayerNormalization",
-        since: 17,
-        doc: "floats",
-        operands: (2, 3),
-        attributes: &["axis", "epsilon", "stash_type"],
-        import: Import::Many(layer_normalization),
-    },
-    rule("RMSNormalization", (2, 2), &["axis", "epsilon", "stash_type"], "floats", rms_normalization).since(23),
-    rule("Softmax", (1, 1), &["axis"], "floats", softmax),
-    rule("LogSoftmax", (1, 1), &["axis"], "floats", log_softmax),
+    )
+    .types(FLOATS),
+    rule("InstanceNormalization", (3, 3), &["epsilon"], "floats", instance_normalization).types(FLOATS),
+    many("LayerNormalization", (2, 3), &["axis", "epsilon", "stash_type"], "floats", layer_normalization)
+        .types(FLOATS)
+        .since(17),
+    rule("RMSNormalization", (2, 2), &["axis", "epsilon", "stash_type"], "floats", rms_normalization)
+        .types(FLOATS)
+        .since(23),
+    rule("Softmax", (1, 1), &["axis"], "floats", softmax).types(FLOATS),
+    rule("LogSoftmax", (1, 1), &["axis"], "floats", log_softmax).types(FLOATS),
 ];
 
 fn batch_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

@@ -1,24 +1,51 @@
 //! Reductions, and those that are written as a reduction with arithmetic around it.
 
 use aic_ir::graph::{BinaryOp, ReduceOp, UnaryOp, Value};
+use aic_ir::types::DType;
 
+use super::accept::{FLOATS, I64, WIDE};
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 const ATTRIBUTES: &[&str] = &["axes", "keepdims", "noop_with_empty_axes"];
 
+/// What the largest and smallest element are taken of.
+const REDUCED_MAX: &[DType] = &[
+    DType::F16,
+    DType::BF16,
+    DType::F32,
+    DType::F64,
+    DType::I8,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U32,
+    DType::U64,
+    DType::Bool,
+];
+
 pub(super) const RULES: &[OpRule] = &[
-    rule("ReduceSum", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Sum, 13)),
-    rule("ReduceMean", (1, 2), ATTRIBUTES, "floats; constant axes", |c| plain(c, ReduceOp::Mean, 18)),
-    rule("ReduceMax", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Max, 18)),
-    rule("ReduceMin", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Min, 18)),
-    rule("ReduceProd", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Prod, 18)),
-    rule("ReduceL1", (1, 2), ATTRIBUTES, "numbers; constant axes", l1),
-    rule("ReduceL2", (1, 2), ATTRIBUTES, "floats; constant axes", l2),
-    rule("ReduceSumSquare", (1, 2), ATTRIBUTES, "numbers; constant axes", sum_square),
-    rule("ReduceLogSum", (1, 2), ATTRIBUTES, "floats; constant axes", log_sum),
-    rule("ReduceLogSumExp", (1, 2), ATTRIBUTES, "floats; constant axes", log_sum_exp),
+    rule("ReduceSum", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Sum, 13))
+        .types(WIDE)
+        .own(&[(1, I64)]),
+    rule("ReduceMean", (1, 2), ATTRIBUTES, "floats; constant axes", |c| plain(c, ReduceOp::Mean, 18))
+        .types(FLOATS)
+        .own(&[(1, I64)]),
+    rule("ReduceMax", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Max, 18))
+        .types(REDUCED_MAX)
+        .own(&[(1, I64)]),
+    rule("ReduceMin", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Min, 18))
+        .types(REDUCED_MAX)
+        .own(&[(1, I64)]),
+    rule("ReduceProd", (1, 2), ATTRIBUTES, "numbers; constant axes", |c| plain(c, ReduceOp::Prod, 18))
+        .types(WIDE)
+        .own(&[(1, I64)]),
+    rule("ReduceL1", (1, 2), ATTRIBUTES, "numbers; constant axes", l1).types(WIDE).own(&[(1, I64)]),
+    rule("ReduceL2", (1, 2), ATTRIBUTES, "floats; constant axes", l2).types(FLOATS).own(&[(1, I64)]),
+    rule("ReduceSumSquare", (1, 2), ATTRIBUTES, "numbers; constant axes", sum_square).types(WIDE).own(&[(1, I64)]),
+    rule("ReduceLogSum", (1, 2), ATTRIBUTES, "floats; constant axes", log_sum).types(FLOATS).own(&[(1, I64)]),
+    rule("ReduceLogSumExp", (1, 2), ATTRIBUTES, "floats; constant axes", log_sum_exp).types(FLOATS).own(&[(1, I64)]),
 ];
 
 /// Which dimensions are reduced and whether they are kept.

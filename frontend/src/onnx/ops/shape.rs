@@ -3,31 +3,33 @@
 use aic_ir::graph::{Op, Value, infer};
 use aic_ir::types::{DType, Tensor};
 
+use super::accept::{ANY, BOOL, FLOATS, I64};
 use super::constant::dims;
-use super::{Import, OpRule, rule};
+use super::{OpRule, many, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("Identity", (1, 1), &[], "tensors", |c| c.operand(0)),
-    OpRule {
-        name: "Dropout",
-        since: 7,
-        doc: "inference only, where it does nothing; the mask since operator set 12",
-        operands: (1, 3),
-        attributes: &["ratio", "seed"],
-        import: Import::Many(dropout),
-    },
-    rule("Reshape", (2, 2), &["allowzero"], "constant shape", reshape),
-    rule("Flatten", (1, 1), &["axis"], "any type but strings", flatten),
-    rule("Transpose", (1, 1), &["perm"], "any type but strings", transpose),
-    rule("Squeeze", (1, 2), &["axes"], "constant axes", squeeze),
-    rule("Unsqueeze", (1, 2), &["axes"], "constant axes", unsqueeze),
-    rule("Expand", (2, 2), &[], "constant shape", expand).since(8),
-    rule("Shape", (1, 1), &["start", "end"], "gives a constant", shape),
-    rule("Size", (1, 1), &[], "gives a constant", size),
-    rule("DepthToSpace", (1, 1), &["blocksize", "mode"], "four dimensions; both modes", depth_to_space),
-    rule("SpaceToDepth", (1, 1), &["blocksize"], "four dimensions", space_to_depth),
+    rule("Identity", (1, 1), &[], "tensors", |c| c.operand(0)).types(ANY),
+    many(
+        "Dropout",
+        (1, 3),
+        &["ratio", "seed"],
+        "inference only, where it does nothing; the mask since operator set 12",
+        dropout,
+    )
+    .types(FLOATS)
+    .own(&[(2, BOOL)]),
+    rule("Reshape", (2, 2), &["allowzero"], "constant shape", reshape).types(ANY).own(&[(1, I64)]),
+    rule("Flatten", (1, 1), &["axis"], "any type but strings", flatten).types(ANY),
+    rule("Transpose", (1, 1), &["perm"], "any type but strings", transpose).types(ANY),
+    rule("Squeeze", (1, 2), &["axes"], "constant axes", squeeze).types(ANY).own(&[(1, I64)]),
+    rule("Unsqueeze", (1, 2), &["axes"], "constant axes", unsqueeze).types(ANY).own(&[(1, I64)]),
+    rule("Expand", (2, 2), &[], "constant shape", expand).types(ANY).own(&[(1, I64)]).since(8),
+    rule("Shape", (1, 1), &["start", "end"], "gives a constant", shape).types(ANY),
+    rule("Size", (1, 1), &[], "gives a constant", size).types(ANY),
+    rule("DepthToSpace", (1, 1), &["blocksize", "mode"], "four dimensions; both modes", depth_to_space).types(ANY),
+    rule("SpaceToDepth", (1, 1), &["blocksize"], "four dimensions", space_to_depth).types(ANY),
 ];
 
 /// A constant `training_mode` of false, and any ratio, leave the tensor as it is.

@@ -2,22 +2,25 @@
 
 use aic_ir::graph::{BinaryOp, Op, Value};
 
-use super::{Import, OpRule, VARIADIC, rule};
+use super::accept::{ANY, I64, INDICES};
+use super::{OpRule, VARIADIC, many, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("Concat", (1, VARIADIC), &["axis"], "tensors of one type", concat),
-    OpRule {
-        name: "Split",
-        since: 7,
-        doc: "constant sizes, or equal parts",
-        operands: (1, 2),
-        attributes: &["axis", "num_outputs", "split"],
-        import: Import::Many(split),
-    },
-    rule("Slice", (1, 5), &["axes", "ends", "starts"], "constant bounds and steps", slice),
-    rule("Gather", (2, 2), &["axis"], "32- or 64-bit indices; those out of range are an error at run time", gather),
+    rule("Concat", (1, VARIADIC), &["axis"], "tensors of one type", concat).types(ANY),
+    many("Split", (1, 2), &["axis", "num_outputs", "split"], "constant sizes, or equal parts", split)
+        .types(ANY)
+        .own(&[(1, I64)]),
+    rule("Slice", (1, 5), &["axes", "ends", "starts"], "constant bounds and steps", slice).types(ANY).own(&[
+        (1, INDICES),
+        (2, INDICES),
+        (3, INDICES),
+        (4, INDICES),
+    ]),
+    rule("Gather", (2, 2), &["axis"], "32- or 64-bit indices; those out of range are an error at run time", gather)
+        .types(ANY)
+        .own(&[(1, INDICES)]),
     rule(
         "GatherND",
         (2, 2),
@@ -25,9 +28,13 @@ pub(super) const RULES: &[OpRule] = &[
         "batch_dims = 0; indices are checked after they are joined to one",
         gather_nd,
     )
+    .types(ANY)
+    .own(&[(1, I64)])
     .since(11),
-    rule("Tile", (2, 2), &[], "constant repeats", tile),
-    rule("Pad", (1, 4), &["mode", "pads", "value"], "mode constant; constant pads and value; negative pads crop", pad),
+    rule("Tile", (2, 2), &[], "constant repeats", tile).types(ANY).own(&[(1, I64)]),
+    rule("Pad", (1, 4), &["mode", "pads", "value"], "mode constant; constant pads and value; negative pads crop", pad)
+        .types(ANY)
+        .own(&[(1, I64), (3, INDICES)]),
 ];
 
 fn concat(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

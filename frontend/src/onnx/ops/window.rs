@@ -1,10 +1,15 @@
 //! Pooling, and the window attributes that it shares with convolution.
 
 use aic_ir::graph::{Op, PoolAttrs, PoolKind, ReduceOp, Value, infer};
+use aic_ir::types::DType;
 
+use super::accept::FLOATS;
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
+
+/// What the largest element of a window is taken of.
+const MAX_POOLED: &[DType] = &[DType::F16, DType::BF16, DType::F32, DType::F64, DType::I8, DType::U8];
 
 pub(super) const RULES: &[OpRule] = &[
     rule(
@@ -14,7 +19,8 @@ pub(super) const RULES: &[OpRule] = &[
         &["auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"],
         "numbers; one or two spatial dimensions; no indices",
         |c| pool(c, PoolKind::Max),
-    ),
+    )
+    .types(MAX_POOLED),
     rule(
         "AveragePool",
         (1, 1),
@@ -27,9 +33,10 @@ pub(super) const RULES: &[OpRule] = &[
             };
             pool(c, kind)
         },
-    ),
-    rule("GlobalAveragePool", (1, 1), &[], "floats", |c| global(c, ReduceOp::Mean)),
-    rule("GlobalMaxPool", (1, 1), &[], "numbers", |c| global(c, ReduceOp::Max)),
+    )
+    .types(FLOATS),
+    rule("GlobalAveragePool", (1, 1), &[], "floats", |c| global(c, ReduceOp::Mean)).types(FLOATS),
+    rule("GlobalMaxPool", (1, 1), &[], "numbers", |c| global(c, ReduceOp::Max)).types(FLOATS),
 ];
 
 /// A window over the spatial dimensions, with attributes of the same number each.

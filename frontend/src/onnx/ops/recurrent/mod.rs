@@ -13,8 +13,9 @@ mod cells;
 use aic_ir::graph::{BinaryOp, Op, Value};
 use aic_ir::types::DType;
 
+use super::accept::FLOATS;
 use super::constant::numbers;
-use super::{Import, OpRule};
+use super::{OpRule, many};
 use crate::body::{Next, Step, Steps};
 use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
@@ -63,7 +64,7 @@ const fn layer(
     import: fn(&mut NodeContext<'_>) -> Result<Vec<Value>, Reason>,
 ) -> OpRule {
     let doc = "floats; all directions, activations and layouts; lengths of sequences, initial states";
-    OpRule { name, since: 7, doc, operands, attributes, import: Import::Many(import) }
+    many(name, operands, attributes, doc, import).types(FLOATS).own(&[(4, &[DType::I32])])
 }
 
 /// A layer whose operands were checked.
