@@ -66,6 +66,8 @@ pub struct Inspection {
     pub outputs: Vec<String>,
     /// Operators of the model's own format and how often each is used; empty for formats without operators.
     pub operators: BTreeMap<String, usize>,
+    /// Constants of the model that no part of it uses, where the format lets them be seen.
+    pub unused: Vec<String>,
     /// What would be refused.
     pub refused: Vec<RefusedNode>,
 }

@@ -1,4 +1,4 @@
-//! Reading Hugging Face folders: tiny checkpoints of both families, their modules, and what is refused.
+//! Reading Hugging Face folders: tiny checkpoints, their modules, and what is refused.
 
 mod common;
 
@@ -150,10 +150,19 @@ fn what_is_not_supported_is_named() {
         refusal(&files, &["seq=2"])
     };
     for (from, to, part) in [
-        (r#""bert""#, r#""gpt2""#, "architecture `gpt2`; supported are bert, distilbert"),
+        (r#""bert""#, r#""gpt2""#, "architecture `gpt2`; supported are albert, bert, camembert, distilbert"),
         (r#""model_type": "bert", "#, "", "has no model_type"),
-        ("BertModel", "BertForSequenceClassification", "`BertForSequenceClassification` has a head"),
-        ("gelu_new", "swish", "activation `swish`"),
+        (
+            "BertModel",
+            "BertForMultipleChoice",
+            "class `BertForMultipleChoice` of model_type `bert`; supported are BertModel",
+        ),
+        ("BertModel", "BertLMHeadModel", "class `BertLMHeadModel`"),
+        ("BertModel", "RobertaModel", "class `RobertaModel`"),
+        (r#""BertModel""#, r#""BertModel", "BertForMaskedLM""#, "more than one class"),
+        ("BertModel", "BertForMaskedLM", "`cls.predictions.transform.dense.weight` is missing"),
+        ("gelu_new", "quick_gelu", "activation `quick_gelu`"),
+        (r#""type_vocab_size""#, r#""quantization_config": {}, "type_vocab_size""#, "quantization_config"),
         (r#""type_vocab_size""#, r#""position_embedding_type": "relative_key", "type_vocab_size""#, "`relative_key`"),
         (r#""type_vocab_size""#, r#""is_decoder": true, "type_vocab_size""#, "is_decoder"),
         (r#""num_attention_heads": 2"#, r#""num_attention_heads": 3"#, "3 attention heads do not divide"),
@@ -187,7 +196,7 @@ fn pruned_heads_missing_files_and_strange_modules_are_named() {
     assert!(refusal(&MemoryFiles::new(), &[]).contains("no file `config.json`"));
     let mut without = MemoryFiles::new();
     without.insert("config.json", BERT.as_bytes().to_vec());
-    assert!(refusal(&without, &[]).contains("no file `model.safetensors`"));
+    assert!(refusal(&without, &[]).contains("call `model.save_pretrained(folder, safe_serialization=True)`"));
 
     let mean = r#"{"pooling_mode_mean_tokens": true}"#;
     let modules = |from: &str, to: &str| {

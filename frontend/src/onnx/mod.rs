@@ -72,5 +72,5 @@ pub fn inspect(bytes: Bytes, files: &dyn Files, bindings: &ShapeBindings) -> Res
         Err(error) => return Err(error.into()),
     };
     let outputs = decoded.graph.output.iter().map(|o| o.name.clone()).collect();
-    Ok(Inspection { inputs, outputs, operators, refused })
+    Ok(Inspection { inputs, outputs, operators, unused: Vec::new(), refused })
 }

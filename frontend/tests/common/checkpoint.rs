@@ -1,4 +1,4 @@
-//! Tiny Hugging Face folders of both families.
+//! Tiny Hugging Face folders of all families.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,21 @@ pub const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertModel"],
     "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6, "max_position_embeddings": 8,
     "type_vocab_size": 2, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5}"#;
 
-pub const DISTILBERT: &str = r#"{"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"], "vocab_size": 7,
+pub const DISTILBERT: &str = r#"{"model_type": "distilbert", "architectures": ["DistilBertModel"], "vocab_size": 7,
     "dim": 4, "n_layers": 1, "n_heads": 2, "hidden_dim": 6, "max_position_embeddings": 8, "activation": "relu"}"#;
+
+/// `config.json` of an architecture with one layer; embeddings of 3, where the family projects them.
+pub fn config(model_type: &str, class: &str) -> String {
+    let head = format!(r#""model_type": "{model_type}", "architectures": ["{class}"]"#);
+    let (from, own) = match model_type {
+        "distilbert" => (DISTILBERT, ""),
+        "electra" | "albert" => (BERT, r#", "embedding_size": 3"#),
+        "roberta" | "xlm-roberta" | "camembert" => (BERT, r#", "pad_token_id": 1"#),
+        _ => (BERT, ""),
+    };
+    let sizes = from.split_once("], ").expect("sizes come after the classes").1.replace('}', "");
+    format!("{{{head}, {sizes}{own}}}")
+}
 
 pub const MODULES: &str = r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -55,6 +68,45 @@ impl Checkpoint {
         c.linear("transformer.layer.0.ffn.lin2", 6, 4);
         c.norm("transformer.layer.0.output_layer_norm");
         c
+    }
+
+    /// The encoder of an architecture, with a pooler where it has one.
+    pub fn of(model_type: &str) -> Self {
+        match model_type {
+            "distilbert" => return Self::distilbert(),
+            "electra" => {
+                let mut c = Self::bert(1);
+                c.0.retain(|name, _| !name.starts_with("pooler."));
+                c.narrow();
+                c.linear("embeddings_project", 3, 4);
+                return c;
+            }
+            "albert" => {}
+            _ => return Self::bert(1),
+        }
+        let mut c = Self::bert(0);
+        c.0.retain(|name, _| !name.starts_with("pooler."));
+        c.narrow();
+        c.linear("encoder.embedding_hidden_mapping_in", 3, 4);
+        let stem = "encoder.albert_layer_groups.0.albert_layers.0";
+        for part in ["query", "key", "value", "dense"] {
+            c.linear(&format!("{stem}.attention.{part}"), 4, 4);
+        }
+        c.norm(&format!("{stem}.attention.LayerNorm"));
+        c.linear(&format!("{stem}.ffn"), 4, 6);
+        c.linear(&format!("{stem}.ffn_output"), 6, 4);
+        c.norm(&format!("{stem}.full_layer_layer_norm"));
+        c.linear("pooler", 4, 4);
+        c
+    }
+
+    /// Makes the embeddings 3 wide.
+    fn narrow(&mut self) {
+        for (_, shape) in self.0.iter_mut().filter(|(name, _)| name.starts_with("embeddings.")) {
+            if let Some(last) = shape.last_mut() {
+                *last = 3;
+            }
+        }
     }
 
     pub fn add(&mut self, name: &str, shape: &[usize]) {

@@ -37,6 +37,12 @@ pub fn run(args: &InspectArgs) -> Result<Reply> {
             text += &format!("  {n:>5}  {op}\n");
         }
     }
+    if !inspection.unused.is_empty() {
+        text += "not used\n";
+        for name in &inspection.unused {
+            text += &format!("  {name}\n");
+        }
+    }
     let mut object = json!({
         "inputs": inspection.inputs.iter().map(|i| json!({
             "name": i.name,
@@ -45,6 +51,7 @@ pub fn run(args: &InspectArgs) -> Result<Reply> {
         })).collect::<Vec<_>>(),
         "outputs": inspection.outputs,
         "operators": inspection.operators,
+        "unused": inspection.unused,
         "refused": inspection.refused.iter()
             .map(|n| json!({ "name": n.name, "op": n.op, "reason": n.reason })).collect::<Vec<_>>(),
     });

@@ -28,7 +28,7 @@ pub fn ops() -> Reply {
         text += &format!("  {}: {}\n", refusal.names.join(", "), refusal.reason);
     }
     text += "\nHugging Face folders, by `model_type`\n";
-    for name in hf::ARCHITECTURES {
+    for name in hf::model_types() {
         text += &format!("  {name}\n");
     }
     let names = |types: &[DType]| types.iter().map(|d| d.name()).collect::<Vec<_>>();
@@ -49,7 +49,8 @@ pub fn ops() -> Reply {
         })
         .collect();
     let refused: Vec<_> = onnx::REFUSED.iter().map(|r| json!({ "ops": r.names, "reason": r.reason })).collect();
-    let tables = json!({ "onnx": supported, "onnx_refused": refused, "huggingface": hf::ARCHITECTURES });
+    let huggingface: Vec<_> = hf::model_types().collect();
+    let tables = json!({ "onnx": supported, "onnx_refused": refused, "huggingface": huggingface });
     Reply::ok(text, fields(tables))
 }
 
