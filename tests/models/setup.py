@@ -5,7 +5,8 @@
 
 Needs CPython 3.11 or newer with its venv module, PyPI, and about 1.2 GB below `target/test-assets/` (or the folder that
 the variable AIC_TEST_ASSETS names): a venv of the packages pinned in requirements.txt, then all that write_assets.py
-writes. Each half leaves a stamp with the hash of what it was made from and is skipped while that has not changed.
+and write_node_cases.py write. Each part leaves a stamp with the hash of what it was made from and is skipped while that
+has not changed.
 This file itself uses nothing but the standard library.
 """
 
@@ -23,6 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)  # what the pinned onnxruntime needs
 VENV_SOURCES = ("setup.py", "requirements.txt")
 ASSET_SOURCES = VENV_SOURCES + ("write_assets.py", "encoder_onnx.py", "digits.onnx", "digits_heldout.npz")
+NODE_CASE_SOURCES = VENV_SOURCES + ("write_node_cases.py",)
 WRITTEN = ("minilm", "bert_tiny", "distilbert_tiny", "onnx", "reference")
 
 
@@ -84,11 +86,16 @@ def main():
             shutil.rmtree(out / name, ignore_errors=True)
         run([python, HERE / "write_assets.py", out], "The lines above say which file failed.")
 
+    def write_node_cases():
+        run([python, HERE / "write_node_cases.py", out], "The lines above say which case failed.")
+
     with open(out / ".lock", "w") as lock:  # several test programs may start this at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         executable = os.path.realpath(sys.executable)
         once(out / "venv.stamp", fingerprint(VENV_SOURCES, executable), force, f"packages in {venv}", install)
         once(out / "assets.stamp", fingerprint(ASSET_SOURCES, executable), force, f"models and references in {out}", write)
+        cases = fingerprint(NODE_CASE_SOURCES, executable)
+        once(out / "node-cases.stamp", cases, force, f"ONNX node tests in {out}", write_node_cases)
 
 
 if __name__ == "__main__":
