@@ -113,7 +113,7 @@ impl Arrays {
 fn index_bound(program: &Program, input: aic_ir::tile::Buffer) -> Option<u64> {
     let bounds = program.steps.iter().filter_map(|step| match step {
         Step::Check { buffer, bound } if *buffer == input => Some(*bound),
-        Step::Check { .. } | Step::Run(_) => None,
+        Step::Check { .. } | Step::Run(_) | Step::Repeat { .. } | Step::End => None,
     });
     bounds.min()
 }

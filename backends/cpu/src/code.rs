@@ -49,11 +49,12 @@ pub struct Function {
 /// What a step of the program became.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepCode {
-    /// The kernel's name, or `check NAME` for the check of an index buffer.
+    /// The kernel's name, `check NAME` for the check of an index buffer, or `repeat TRIPS` and `end`.
     pub name: String,
     /// The kernel's function, shared by kernels of equal structure; `None` for checks, which are part of the entry.
     pub function: Option<usize>,
-    /// A function of the entry's signature that runs only this step, if it was asked for.
+    /// A function of the entry's signature that runs only this step, in all rounds of the repeats around it, if it was asked
+    /// for.
     pub entry: Option<usize>,
 }
 

@@ -1,8 +1,10 @@
 //! Building kernels: the box of a statement, and the list of statements.
 
-use cranelift_entity::PrimaryMap;
+use cranelift_entity::{EntityRef, PrimaryMap};
 
-use crate::tile::{Access, Affine, Combine, Dim, Exec, Expr, Item, KernelData, Scalar, StmtData, StmtOp, Var};
+use crate::tile::{
+    Access, Affine, Combine, Dim, Exec, Expr, Item, KernelData, Loop, LoopData, LoopKind, Scalar, StmtData, StmtOp, Var,
+};
 
 /// The dimensions of a statement.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +48,8 @@ impl Tile {
     pub(super) fn extent(&self, var: Var) -> u64 {
         match var {
             Var::Dim(i) => self.dims.get(i as usize).map_or(1, |d| d.extent),
-            Var::Loop(_) => 1,
+            // A round, which lowering never divides.
+            Var::Loop(_) => u64::from(u32::MAX),
         }
     }
 }
@@ -57,12 +60,17 @@ pub(super) struct KernelBuilder {
 }
 
 impl KernelBuilder {
-    /// An empty kernel that computes the user's nodes of the given names.
-    pub(super) fn new(name: String, sources: impl IntoIterator<Item = String>) -> Self {
+    /// An empty kernel that computes the user's nodes of the given names, inside repeats of the given trips.
+    pub(super) fn new(name: String, sources: impl IntoIterator<Item = String>, repeats: &[u64]) -> Self {
         let sources = sources.into_iter().collect();
-        Self {
-            data: KernelData { name, sources, loops: PrimaryMap::new(), stmts: PrimaryMap::new(), body: Vec::new() },
-        }
+        let round = |(depth, &extent)| LoopData { name: format!("t{depth}"), extent, kind: LoopKind::Repeat };
+        let loops: PrimaryMap<Loop, LoopData> = repeats.iter().enumerate().map(round).collect();
+        Self { data: KernelData { name, sources, loops, stmts: PrimaryMap::new(), body: Vec::new() } }
+    }
+
+    /// The loop of the repeat at that depth, in every kernel inside it.
+    pub(super) fn repeat(depth: usize) -> Loop {
+        Loop::new(depth)
     }
 
     /// Its name.
@@ -100,7 +108,14 @@ impl KernelBuilder {
     }
 
     /// The kernel, or `None` if it has no statements.
-    pub(super) fn finish(self) -> Option<KernelData> {
-        (!self.data.body.is_empty()).then_some(self.data)
+    pub(super) fn finish(mut self) -> Option<KernelData> {
+        if self.data.body.is_empty() {
+            return None;
+        }
+        let loops: Vec<Loop> = self.data.loops.keys().collect();
+        for l in loops.into_iter().rev() {
+            self.data.body = vec![Item::Loop(l, std::mem::take(&mut self.data.body))];
+        }
+        Some(self.data)
     }
 }

@@ -1,7 +1,7 @@
 //! Lowering: from *what* to *how*, plainly. [`lower`] turns a graph into the naive tile program.
 //!
-//! The naive program has one kernel for each operator, whole tensors as tiles, and statements only: no loops, no copies
-//! between spaces. It is meant to be obviously right; everything that makes it fast is scheduling.
+//! The naive program has one kernel for each operator, whole tensors as tiles, and statements only: no copies between spaces,
+//! and no loops but those of repeats ([`scan`]). It is meant to be obviously right; everything that makes it fast is scheduling.
 //!
 //! Conventions that scheduling relies on:
 //!
@@ -23,6 +23,7 @@ mod kernel;
 mod movement;
 mod reduce;
 mod rows;
+mod scan;
 mod view;
 
 use std::collections::BTreeMap;
@@ -56,12 +57,6 @@ pub enum LowerError {
         /// Size of the dimension.
         bound: u64,
     },
-    /// A scan.
-    #[error("node '{node}': scans are not lowered yet")]
-    Scan {
-        /// The user's name of the node.
-        node: String,
-    },
     /// An operator that has no kernels.
     #[error("node '{node}': {op} cannot be compiled yet")]
     Unsupported {
@@ -91,31 +86,22 @@ pub enum LowerError {
 /// [`LowerError`], for what only shows when constants are looked at.
 pub fn lower(graph: &Graph) -> Result<Program, LowerError> {
     let mut lowering = Lowering::new(graph);
-    for &node in &graph.order {
-        if lowering.live[node] {
-            lowering.node(node)?;
-        }
-    }
+    lowering.nodes()?;
     lowering.copy_outputs();
     Ok(lowering.finish())
 }
 
 /// The state of one lowering.
 struct Lowering<'g> {
+    /// The graph at hand: the model, or the body of a scan.
     graph: &'g Graph,
+    /// What is known of that graph's values.
+    scope: Scope,
+    /// Trips of the scans around, outermost first.
+    repeats: Vec<u64>,
     program: Program,
     /// Checks of the inputs, which run before everything else.
     input_checks: Vec<Step>,
-    /// Where each value lies; filled on first use for inputs and constants.
-    views: SecondaryMap<Value, Option<View>>,
-    /// Nodes that some output needs.
-    live: SecondaryMap<Node, bool>,
-    /// Live nodes that use a value, once for each operand.
-    users: SecondaryMap<Value, Vec<Node>>,
-    /// The first output that returns a value.
-    output_of: SecondaryMap<Value, Option<usize>>,
-    /// The buffer of each output, once it is made.
-    outputs: Vec<Option<Buffer>>,
     /// Names of buffers, each with the number that the next one called so gets.
     buffer_names: BTreeMap<String, u32>,
     /// Checks that are steps already.
@@ -129,35 +115,51 @@ struct Lowering<'g> {
     kernels_named: usize,
 }
 
-impl<'g> Lowering<'g> {
-    fn new(graph: &'g Graph) -> Self {
-        let mut output_of: SecondaryMap<Value, Option<usize>> = SecondaryMap::new();
+/// What is known of the values of one graph.
+#[derive(Default)]
+struct Scope {
+    /// Where each value lies; filled on first use for constants.
+    views: SecondaryMap<Value, Option<View>>,
+    /// Nodes that some output needs.
+    live: SecondaryMap<Node, bool>,
+    /// Live nodes that use a value, once for each operand.
+    users: SecondaryMap<Value, Vec<Node>>,
+    /// The first output that returns a value.
+    output_of: SecondaryMap<Value, Option<usize>>,
+    /// Where each output lies, once its place is made; for the model, in the caller's buffers.
+    outputs: Vec<Option<View>>,
+}
+
+impl Scope {
+    fn of(graph: &Graph) -> Self {
+        let mut scope = Self { outputs: vec![None; graph.outputs.len()], ..Self::default() };
         let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
         for (i, output) in graph.outputs.iter().enumerate() {
-            output_of[output.value].get_or_insert(i);
+            scope.output_of[output.value].get_or_insert(i);
             needed[output.value] = true;
         }
-        let mut live = SecondaryMap::new();
-        let mut users: SecondaryMap<Value, Vec<Node>> = SecondaryMap::new();
         for &node in graph.order.iter().rev() {
             let data = &graph.nodes[node];
-            live[node] = data.outputs.iter().any(|&v| needed[v]);
-            if live[node] {
+            scope.live[node] = data.outputs.iter().any(|&v| needed[v]);
+            if scope.live[node] {
                 for &v in &data.inputs {
                     needed[v] = true;
-                    users[v].push(node);
+                    scope.users[v].push(node);
                 }
             }
         }
+        scope
+    }
+}
+
+impl<'g> Lowering<'g> {
+    fn new(graph: &'g Graph) -> Self {
         let mut lowering = Self {
             graph,
+            scope: Scope::of(graph),
+            repeats: Vec::new(),
             program: Program { name: graph.name.clone(), ..Program::default() },
             input_checks: Vec::new(),
-            views: SecondaryMap::new(),
-            live,
-            users,
-            output_of,
-            outputs: vec![None; graph.outputs.len()],
             buffer_names: BTreeMap::new(),
             checks: FxHashSet::default(),
             index_ranges: FxHashMap::default(),
@@ -169,33 +171,46 @@ impl<'g> Lowering<'g> {
             let data = &graph.values[input];
             let buffer = lowering.buffer(&data.name, data.ty.dtype(), data.ty.shape(), Storage::Input(i as u32));
             lowering.program.inputs.push(buffer);
-            lowering.views[input] = Some(View::identity(buffer, data.ty.shape()));
+            lowering.scope.views[input] = Some(View::identity(buffer, data.ty.shape()));
         }
         lowering
+    }
+
+    /// Lowers the nodes of the graph at hand.
+    fn nodes(&mut self) -> Result<(), LowerError> {
+        for &node in &self.graph.order {
+            if self.scope.live[node] {
+                self.node(node)?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Program {
         self.input_checks.append(&mut self.program.steps);
         self.program.steps = self.input_checks;
         // Every output has a buffer by now.
-        self.program.outputs = self.outputs.into_iter().flatten().collect();
+        self.program.outputs = self.scope.outputs.into_iter().flatten().map(|view| view.buffer).collect();
         self.program
     }
 
     /// Lowers one node: exhaustive, so that a new operator does not compile until it has a rule.
     fn node(&mut self, node: Node) -> Result<(), LowerError> {
         let data = &self.graph.nodes[node];
+        if let Op::Scan(scan) = &data.op {
+            return self.scan(node, scan);
+        }
         let Some(&result) = data.outputs.first() else { return Ok(()) };
         match &data.op {
             Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } | Op::Expand { .. } => {
-                if self.views[result].is_none() {
+                if self.scope.views[result].is_none() {
                     let shape = self.graph.ty(result).shape();
                     let source = self.view(data.inputs[0]);
                     let mut view = source.through(&data.op, shape);
                     if view.terms() > MAX_VIEW_TERMS && source != View::identity(source.buffer, &source.shape) {
                         view = self.materialized(data.inputs[0]).through(&data.op, shape);
                     }
-                    self.views[result] = Some(view.tidied(&self.program.buffers));
+                    self.scope.views[result] = Some(view.tidied(&self.program.buffers));
                 }
             }
             Op::Unary(op) if matches!(op.name(), "atan" | "expm1" | "log1p") => return Err(self.refuse(node)),
@@ -213,7 +228,8 @@ impl<'g> Lowering<'g> {
             Op::Concat { axis } => self.concat(node, result, *axis),
             Op::Pad { pads, value } => self.pad(node, result, pads, *value),
             Op::Gather { axis } => self.gather(node, result, *axis)?,
-            Op::Scan(_) => return Err(LowerError::Scan { node: data.name.clone() }),
+            // Has several results, so it never comes here.
+            Op::Scan(_) => {}
             Op::ArgReduce { .. }
             | Op::CumSum { .. }
             | Op::TopK { .. }
@@ -230,24 +246,35 @@ impl<'g> Lowering<'g> {
         LowerError::Unsupported { node: data.name.clone(), op: data.op.name() }
     }
 
+    /// The place of an output: what the scan at hand gave, or a buffer of the caller.
+    fn output(&mut self, index: usize) -> View {
+        if let Some(view) = &self.scope.outputs[index] {
+            return view.clone();
+        }
+        let output = &self.graph.outputs[index];
+        let ty = self.graph.ty(output.value);
+        let buffer = self.buffer(&output.name, ty.dtype(), ty.shape(), Storage::Output(index as u32));
+        let view = View::identity(buffer, ty.shape());
+        self.scope.outputs[index] = Some(view.clone());
+        view
+    }
+
     /// Copies outputs that no kernel could write in place.
     fn copy_outputs(&mut self) {
         for (i, output) in self.graph.outputs.iter().enumerate() {
-            if self.outputs[i].is_some() {
+            if self.scope.outputs[i].is_some() {
                 continue;
             }
             let source = self.view(output.value);
-            let ty = self.graph.ty(output.value);
-            let buffer = self.buffer(&output.name, ty.dtype(), ty.shape(), Storage::Output(i as u32));
-            self.outputs[i] = Some(buffer);
+            let target = self.output(i);
             let sources = self.graph.node_of(output.value).map(|n| self.graph.nodes[n].name.clone());
-            self.copy_kernel(&source, buffer, sources);
+            self.copy_kernel(&source, &target, sources);
         }
     }
 
     /// Where a value lies. Constants get their buffer here, so unused ones have none.
     fn view(&mut self, value: Value) -> View {
-        if let Some(view) = &self.views[value] {
+        if let Some(view) = &self.scope.views[value] {
             return view.clone();
         }
         let data = &self.graph.values[value];
@@ -259,7 +286,7 @@ impl<'g> Lowering<'g> {
         };
         let buffer = self.buffer(&data.name, data.ty.dtype(), data.ty.shape(), storage);
         let view = View::identity(buffer, data.ty.shape());
-        self.views[value] = Some(view.clone());
+        self.scope.views[value] = Some(view.clone());
         view
     }
 
@@ -284,8 +311,8 @@ impl<'g> Lowering<'g> {
         let shape = self.graph.ty(value).shape();
         let extents = Tile::of(shape);
         let mut index: Vec<Affine> = (0..shape.len()).map(Affine::dim).collect();
-        while self.output_of[end].is_none()
-            && let &[user] = self.users[end].as_slice()
+        while self.scope.output_of[end].is_none()
+            && let &[user] = self.scope.users[end].as_slice()
         {
             let data = &self.graph.nodes[user];
             let Some(forward) = view::forward(&data.op, self.graph.ty(end).shape(), &index, &extents) else { break };
@@ -296,23 +323,20 @@ impl<'g> Lowering<'g> {
             end = data.outputs[0];
         }
         let ty = self.graph.ty(end);
-        let buffer = match self.output_of[end] {
-            Some(i) => {
-                let name = &self.graph.outputs[i].name;
-                let buffer = self.buffer(name, ty.dtype(), ty.shape(), Storage::Output(i as u32));
-                self.outputs[i] = Some(buffer);
-                buffer
-            }
+        let place = match self.scope.output_of[end] {
+            Some(i) => self.output(i),
             None => {
                 let user_name = &self.graph.values[end].name;
                 let name = if user_name.is_empty() { kernel.name() } else { user_name };
-                self.buffer(name, ty.dtype(), ty.shape(), Storage::Temp)
+                View::identity(self.buffer(name, ty.dtype(), ty.shape(), Storage::Temp), ty.shape())
             }
         };
-        self.views[end] = Some(View::identity(buffer, ty.shape()));
-        let written = View { buffer, shape: shape.to_vec(), index, whole: true }.tidied(&self.program.buffers);
+        let index = place.at(&index, &extents).index;
+        let written =
+            View { buffer: place.buffer, shape: shape.to_vec(), index, whole: place.whole }.tidied(&self.program.buffers);
+        self.scope.views[end] = Some(place);
         if end != value {
-            self.views[value] = Some(written.clone());
+            self.scope.views[value] = Some(written.clone());
         }
         written
     }
@@ -348,7 +372,7 @@ impl<'g> Lowering<'g> {
     fn kernel(&mut self, node: Node) -> KernelBuilder {
         let data = &self.graph.nodes[node];
         let name = self.kernel_name(data.op.name());
-        KernelBuilder::new(name, Some(data.name.clone()))
+        KernelBuilder::new(name, Some(data.name.clone()), &self.repeats)
     }
 
     fn kernel_name(&mut self, mnemonic: &str) -> String {

@@ -129,18 +129,18 @@ impl Lowering<'_> {
         let name = format!("{}.copy", data.name);
         let buffer = self.buffer(&name, data.ty.dtype(), data.ty.shape(), Storage::Temp);
         let sources = self.graph.node_of(value).map(|n| self.graph.nodes[n].name.clone());
-        self.copy_kernel(&source, buffer, sources);
         let view = View::identity(buffer, data.ty.shape());
-        self.views[value] = Some(view.clone());
+        self.copy_kernel(&source, &view, sources);
+        self.scope.views[value] = Some(view.clone());
         view
     }
 
-    /// A kernel that copies a view into a buffer of its shape.
-    pub(super) fn copy_kernel(&mut self, source: &View, buffer: Buffer, sources: Option<String>) {
+    /// A kernel that copies a view to another place of its shape.
+    pub(super) fn copy_kernel(&mut self, source: &View, target: &View, sources: Option<String>) {
         let tile = Tile::of(&source.shape);
         let at = tile.all();
-        let mut kernel = KernelBuilder::new(self.kernel_name("copy"), sources);
-        let dst = View::identity(buffer, &source.shape).at(&at, &tile);
+        let mut kernel = KernelBuilder::new(self.kernel_name("copy"), sources, &self.repeats);
+        let dst = target.at(&at, &tile);
         kernel.stmt("copy", &tile, StmtOp::Copy { dst, src: source.at(&at, &tile) });
         self.push(kernel);
     }

@@ -36,10 +36,18 @@ fn lines(program: &Program) -> Vec<String> {
                 out.push(format!("check {} {bound}", program.buffers[*buffer].name));
                 continue;
             }
+            Step::Repeat { trips } => {
+                out.push(format!("repeat {trips}"));
+                continue;
+            }
+            Step::End => {
+                out.push("end".to_owned());
+                continue;
+            }
             Step::Run(k) => &program.kernels[*k],
         };
-        for item in &kernel.body {
-            let Item::Stmt(s) = item else { panic!("naive kernels have no loops") };
+        for item in kernel.repeated().1 {
+            let Item::Stmt(s) = item else { panic!("naive kernels have no loops of their own") };
             let stmt = &kernel.stmts[*s];
             let show = |a: &Access| access(program, stmt, a);
             let what = match &stmt.op {

@@ -206,6 +206,7 @@ impl Checker<'_> {
             match step {
                 Step::Check { buffer, .. } => used.push(*buffer),
                 Step::Run(kernel) => used.extend(self.program.kernels[*kernel].buffers()),
+                Step::Repeat { .. } | Step::End => {}
             }
         }
         used.sort_unstable();
@@ -229,9 +230,20 @@ impl Checker<'_> {
     /// Rules 3 and 4.
     fn replay(&mut self) {
         let program = self.program;
-        for (index, step) in program.steps.iter().enumerate() {
+        // Open repeats, and whether they run for the second time. As for loops, two rounds show all there is to see.
+        let mut open: Vec<(usize, bool)> = Vec::new();
+        let mut index = 0;
+        while let Some(step) = program.steps.get(index) {
             self.step = index;
             match step {
+                Step::Repeat { trips } => open.push((index, *trips < 2)),
+                Step::End => match open.last_mut() {
+                    Some((begin, second)) if !*second => {
+                        *second = true;
+                        index = *begin;
+                    }
+                    _ => drop(open.pop()),
+                },
                 Step::Check { buffer, .. } => {
                     if let Some((start, end)) = self.whole(*buffer) {
                         self.read(*buffer, start, end, || "check".to_owned(), |_| false);
@@ -248,6 +260,7 @@ impl Checker<'_> {
                     self.run(*kernel, &k.body, &effects, 0);
                 }
             }
+            index += 1;
         }
     }
 

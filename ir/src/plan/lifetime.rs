@@ -3,7 +3,7 @@
 //! Time counts the items at the top of kernels' bodies, over all steps in order: such an item (a whole loop nest, or a
 //! statement) ends before the next begins. A kernel's private scratch lives from the first to the last item that touches
 //! it. A temporary lives from the start of the first step to the end of the last step that touches it: inside a kernel,
-//! backends may move its loads, which are known not to change there.
+//! backends may move its loads, which are known not to change there. What a repeat touches lives while it runs.
 //!
 //! Two temporaries that meet in one statement may share their bytes, when every point of the statement reads the one for
 //! the last time exactly where it writes the other ([`in_place`]).
@@ -41,9 +41,21 @@ impl Lifetimes {
         let mut used = SecondaryMap::<Buffer, bool>::new();
         let mut steps = Vec::with_capacity(program.steps.len());
         let mut now = 0;
+        let mut repeats = Vec::new();
         for step in &program.steps {
             let start = now;
             match step {
+                Step::Repeat { .. } => {
+                    repeats.push(start);
+                    now += 1;
+                }
+                Step::End => {
+                    // The next round finds what this one leaves, so what a repeat touches lives all the time it runs.
+                    if let Some(begin) = repeats.pop() {
+                        out.stretch(program, begin, now);
+                    }
+                    now += 1;
+                }
                 Step::Check { buffer, .. } => {
                     out.touch(program, *buffer, now, now, now, &mut used);
                     now += 1;
@@ -95,6 +107,17 @@ impl Lifetimes {
         };
         let life = self.of[buffer].get_or_insert(Lifetime { first, last });
         life.last = life.last.max(last);
+    }
+
+    /// Lets temporaries that are alive at some time from `begin` to `end` live all of it.
+    fn stretch(&mut self, program: &Program, begin: usize, end: usize) {
+        for (buffer, life) in self.of.iter_mut() {
+            let Some(life) = life else { continue };
+            let temporary = matches!(program.buffers[buffer].storage, Storage::Temp);
+            if temporary && life.last >= begin {
+                *life = Lifetime { first: life.first.min(begin), last: life.last.max(end) };
+            }
+        }
     }
 
     fn pair_in_place(&mut self, program: &Program, kernel: &KernelData, start: usize, end: usize) {

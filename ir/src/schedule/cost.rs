@@ -29,7 +29,7 @@ pub struct KernelCost {
 pub fn cost(program: &Program, target: &dyn Target) -> Vec<KernelCost> {
     let runs = program.steps.iter().filter_map(|step| match step {
         Step::Run(k) => Some(*k),
-        Step::Check { .. } => None,
+        Step::Check { .. } | Step::Repeat { .. } | Step::End => None,
     });
     let kernels: Vec<_> = runs.collect();
     let mut weights = 0.0;
@@ -43,7 +43,8 @@ pub fn cost(program: &Program, target: &dyn Target) -> Vec<KernelCost> {
 
 fn kernel_cost(program: &Program, data: &KernelData, target: &dyn Target, weights: f64) -> KernelCost {
     let machine = target.machine();
-    let mut cycles = machine.call_cycles;
+    let calls: u64 = data.repeated().0.iter().map(|&l| data.loops[l].extent).product();
+    let mut cycles = machine.call_cycles * calls as f64;
     let mut flops = 0.0;
     body_cycles(data, &data.body, 1.0, target, &mut cycles, &mut flops);
     let mut activations = 0.0;

@@ -7,6 +7,7 @@
 use cranelift_entity::SecondaryMap;
 
 use super::Rng;
+use super::scans::random_scan;
 use crate::graph::interp::{Evaluated, evaluate_op};
 use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
 use crate::types::{DType, Tensor, TensorType};
@@ -16,7 +17,13 @@ const MAX_ELEMENTS: u64 = 4096;
 
 /// A valid graph of about `size` nodes with inputs for it. Element types are `f32`, `i32`, `i64` and `bool`; every value
 /// contributes to an output. Small shapes, among them single elements, odd sizes, and now and then no elements at all.
+/// Every eighth seed gives a scan over such a graph.
 pub fn random_graph(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
+    if seed % 8 == 7 { random_scan(seed, size) } else { random_nodes(seed, size) }
+}
+
+/// A graph without scans.
+pub(super) fn random_nodes(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
     let mut builder = Builder {
         rng: Rng::new(seed),
         graph: Graph::new(format!("random {seed}")),

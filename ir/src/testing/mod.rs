@@ -3,6 +3,7 @@
 //! They are for differential tests: every executor must give what the graph interpreter gives.
 
 mod graphs;
+mod scans;
 
 use crate::types::{DType, Tensor, TensorType};
 pub use graphs::random_graph;

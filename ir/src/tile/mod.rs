@@ -21,7 +21,11 @@
 //!
 //! # Semantics
 //!
-//! - Kernels run in the order of [`Program::steps`]; items of a body run in order; a loop runs its body for 0, 1, …,
+//! - Kernels run in the order of [`Program::steps`]. Steps between a [`Step::Repeat`] and its [`Step::End`] run again and again:
+//!   states of a recurrent layer are temporaries that the steps of one round read and the next round finds changed. Each
+//!   kernel in there stands, whole, in a loop of kind [`LoopKind::Repeat`], one iteration of which is one call, so that what
+//!   is read off a kernel alone (ranges, sizes, costs) is right for all its calls together.
+//! - Items of a body run in order; a loop runs its body for 0, 1, …,
 //!   `extent - 1`. `Parallel` loops are proved free of dependences between iterations, so any order gives the same
 //!   memory. Interpreters always run in order.
 //! - A statement visits its points in row-major order of `dims`, as if each point were read, computed and written before
@@ -142,6 +146,9 @@ pub enum LoopKind {
     Parallel,
     /// In order, with the body repeated in the code.
     Unrolled,
+    /// One iteration for each call of the kernel: a [`Step::Repeat`] around the call counts. These loops are the outermost
+    /// of a kernel, one for each repeat around it, and hold all of it.
+    Repeat,
 }
 
 /// A loop from 0 to `extent`, exclusive, by 1.
@@ -308,6 +315,13 @@ pub enum Step {
     },
     /// Runs a kernel.
     Run(Kernel),
+    /// Runs the steps up to the matching [`Step::End`] again and again.
+    Repeat {
+        /// How many times, at least 1.
+        trips: u64,
+    },
+    /// Ends what the last open [`Step::Repeat`] repeats.
+    End,
 }
 
 /// A tile program: one entry of a module, for one choice of shapes. See the [module documentation](self).

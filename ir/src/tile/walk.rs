@@ -1,6 +1,6 @@
 //! Walking kernels: which accesses a statement makes, where items stand in the tree, and rewriting of coordinates.
 
-use super::{Access, Affine, Buffer, Item, KernelData, Loop, Stmt, StmtData, StmtOp, Var};
+use super::{Access, Affine, Buffer, Item, KernelData, Loop, LoopKind, Program, Step, Stmt, StmtData, StmtOp, Var};
 
 /// Position of an item in a kernel's tree: the index in each nested body, outermost first.
 pub type Path = Vec<usize>;
@@ -156,6 +156,18 @@ impl KernelData {
         found
     }
 
+    /// The loops that the program's repeats run, outermost first, and the body in the innermost of them.
+    pub fn repeated(&self) -> (Vec<Loop>, &[Item]) {
+        let (mut loops, mut body) = (Vec::new(), self.body.as_slice());
+        while let [Item::Loop(l, inner)] = body
+            && self.loops[*l].kind == LoopKind::Repeat
+        {
+            loops.push(*l);
+            body = inner;
+        }
+        (loops, body)
+    }
+
     /// Buffers that the kernel touches, in order of first use.
     pub fn buffers(&self) -> Vec<Buffer> {
         let mut out: Vec<Buffer> = Vec::new();
@@ -167,6 +179,21 @@ impl KernelData {
             }
         }
         out
+    }
+}
+
+impl Program {
+    /// Trips of the repeats around a step, outermost first.
+    pub fn repeats_around(&self, step: usize) -> Vec<u64> {
+        let mut around = Vec::new();
+        for step in self.steps.iter().take(step) {
+            match step {
+                Step::Repeat { trips } => around.push(*trips),
+                Step::End => drop(around.pop()),
+                Step::Check { .. } | Step::Run(_) => {}
+            }
+        }
+        around
     }
 }
 

@@ -1,12 +1,14 @@
 //! The entry: checks indices and calls the kernels with pointers from the plan.
 
+use std::ops::Range;
+
 use aic_ir::plan::{Place, Plan};
 use aic_ir::tile::{Buffer, Kernel, Program, Step};
 use aic_ir::types::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{
-    AbiParam, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Signature, UserExternalName,
+    AbiParam, Block, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Signature, UserExternalName,
     UserFuncName, Value,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -24,7 +26,7 @@ struct Blocks {
     weights: Value,
 }
 
-/// Builds a function of the entry's signature that runs some steps of the program.
+/// Builds a function of the entry's signature that runs some steps of the program, repeated as what is around them says.
 ///
 /// # Errors
 /// When the plan does not place a buffer that a step reaches.
@@ -32,7 +34,7 @@ pub(super) fn build(
     program: &Program,
     plan: &Plan,
     target: &CpuTarget,
-    steps: &[Step],
+    steps: Range<usize>,
     functions: &FxHashMap<Kernel, usize>,
     context: &mut FunctionBuilderContext,
 ) -> Result<Function, CpuError> {
@@ -49,8 +51,16 @@ pub(super) fn build(
     let p = b.block_params(start);
     let blocks = Blocks { inputs: p[0], outputs: p[1], arena: p[2], weights: p[3] };
     let mut imported: FxHashMap<usize, FuncRef> = FxHashMap::default();
-    for step in steps {
+    let around = program.repeats_around(steps.start);
+    let mut repeats: Vec<Repeat> = around.iter().map(|&trips| Repeat::begin(&mut b, trips)).collect();
+    for step in &program.steps[steps] {
         match step {
+            Step::Repeat { trips } => repeats.push(Repeat::begin(&mut b, *trips)),
+            Step::End => {
+                if let Some(repeat) = repeats.pop() {
+                    repeat.end(&mut b);
+                }
+            }
             Step::Check { buffer, bound } => {
                 let data = &program.buffers[*buffer];
                 let pointer = address(&mut b, &blocks, program, plan, *buffer)?;
@@ -62,6 +72,7 @@ pub(super) fn build(
                 for buffer in buffers {
                     arguments.push(address(&mut b, &blocks, program, plan, buffer)?);
                 }
+                arguments.extend(repeats.iter().map(|r| r.round));
                 let Some(&index) = functions.get(k) else { continue };
                 let callee = *imported.entry(index).or_insert_with(|| {
                     let mut sig = Signature::new(call_conv);
@@ -75,10 +86,42 @@ pub(super) fn build(
             }
         }
     }
+    while let Some(repeat) = repeats.pop() {
+        repeat.end(&mut b);
+    }
     let ok = b.ins().iconst(I32, i64::from(Status::Ok.code()));
     b.ins().return_(&[ok]);
     b.finalize(target.isa.frontend_config());
     Ok(function)
+}
+
+/// A loop of the entry, open for the steps that it repeats.
+struct Repeat {
+    header: Block,
+    trips: u64,
+    /// The round under way.
+    round: Value,
+}
+
+impl Repeat {
+    fn begin(b: &mut FunctionBuilder<'_>, trips: u64) -> Self {
+        let header = b.create_block();
+        let round = b.append_block_param(header, I64);
+        let zero = b.ins().iconst(I64, 0);
+        b.ins().jump(header, &[zero.into()]);
+        b.switch_to_block(header);
+        Self { header, trips, round }
+    }
+
+    fn end(self, b: &mut FunctionBuilder<'_>) {
+        let exit = b.create_block();
+        let next = b.ins().iadd_imm_s(self.round, 1);
+        let more = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, next, self.trips as i64);
+        b.ins().brif(more, self.header, &[next.into()], exit, &[]);
+        b.seal_block(self.header);
+        b.seal_block(exit);
+        b.switch_to_block(exit);
+    }
 }
 
 fn address(

@@ -1,6 +1,7 @@
 //! One kernel as one Cranelift function: parameters, loops, scopes.
 //!
-//! The function takes one pointer for each buffer that it touches in memory, in order of first use, and returns nothing.
+//! The function takes one pointer for each buffer that it touches in memory, in order of first use, then the round of each
+//! repeat around it, outermost first, and returns nothing.
 //! Loops test at the top, so that every value carried around has one use and loads can be folded into their users.
 //! Instructions are emitted in the order in which they shall run: Cranelift compiles these functions without its mid-end,
 //! which would move all multiply-adds of a tile behind all of its loads.
@@ -64,7 +65,8 @@ pub(super) fn build(
 ) -> Result<Function, CpuError> {
     let mut sig = Signature::new(target.isa.default_call_conv());
     let buffers = params(program, kernel);
-    sig.params.extend(buffers.iter().map(|_| AbiParam::new(I64)));
+    let (repeats, body) = kernel.repeated();
+    sig.params.extend((0..buffers.len() + repeats.len()).map(|_| AbiParam::new(I64)));
     let mut function = Function::with_name_signature(UserFuncName::default(), sig);
     let mut b = FunctionBuilder::new(&mut function, context);
     let entry = b.create_block();
@@ -73,6 +75,7 @@ pub(super) fn build(
     b.seal_block(entry);
     let values = b.block_params(entry).to_vec();
     let stmts = kernel.stmts_in_order();
+    let rounds = repeats.into_iter().zip(values.iter().skip(buffers.len()).map(|&v| Index::Value(v, 0))).collect();
     let mut emitter = Emitter {
         b,
         program,
@@ -82,7 +85,7 @@ pub(super) fn build(
         written: stmts.iter().map(|&s| kernel.stmts[s].write().buffer).collect(),
         registers: FxHashMap::default(),
         offsets: FxHashMap::default(),
-        loops: FxHashMap::default(),
+        loops: rounds,
         scopes: vec![FxHashMap::default()],
         data: None,
         memo: Memo::default(),
@@ -102,7 +105,7 @@ pub(super) fn build(
         emitter.offsets.insert(s, offsets);
     }
     emitter.declare_registers(&stmts).map_err(fail)?;
-    emitter.body(&kernel.body).map_err(fail)?;
+    emitter.body(body).map_err(fail)?;
     emitter.b.ins().return_(&[]);
     emitter.b.finalize(target.isa.frontend_config());
     Ok(function)

@@ -93,20 +93,25 @@ pub fn compile(program: &Program, plan: &Plan, target: &CpuTarget, options: &Opt
         let (name, function) = match step {
             Step::Check { buffer, .. } => (format!("check {}", program.buffers[*buffer].name), None),
             Step::Run(k) => (program.kernels[*k].name.clone(), of_kernel.get(k).copied()),
+            Step::Repeat { trips } => (format!("repeat {trips}"), None),
+            Step::End => ("end".to_owned(), None),
         };
         steps.push(StepCode { name, function, entry: None });
     }
     let mut add_entry = |name: &str, range: std::ops::Range<usize>, table: &mut FunctionTable| {
         let callees = steps[range.clone()].iter().filter_map(|s| s.function);
         let deepest = callees.map(|f| table.functions[f].stack_bytes).max().unwrap_or(0);
-        let body = entry::build(program, plan, target, &program.steps[range], &of_kernel, &mut context)?;
+        let body = entry::build(program, plan, target, range, &of_kernel, &mut context)?;
         let symbol = unique_symbol(name, &mut table.symbols);
         Ok::<usize, CpuError>(table.add(native::compile(body, symbol, target, options, deepest)?))
     };
     let mut entries = Vec::new();
     if options.step_entries {
         for i in 0..program.steps.len() {
-            entries.push(add_entry(&format!("step_{i}"), i..i + 1, &mut table)?);
+            // Where a repeat begins or ends there is nothing to run: the steps inside count its rounds themselves.
+            let marks = matches!(program.steps[i], Step::Repeat { .. } | Step::End);
+            let steps = if marks { i..i } else { i..i + 1 };
+            entries.push(add_entry(&format!("step_{i}"), steps, &mut table)?);
         }
     }
     let entry = add_entry("entry", 0..program.steps.len(), &mut table)?;

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Only the order of whole kernels changes, so it is enough that nothing between them touches what is moved. Statements keep
-//! running one after the other; `split` then brings them under common loops.
+//! running one after the other; `split` then brings them under common loops. Inside a repeat both kernels run once in each
+//! round, and so does the joined one: their repeat loops become one. Nothing moves into a repeat or out of it.
 
 use super::{Refusal, kernel_named};
-use crate::tile::{Affine, Atom, Buffer, Item, Kernel, Loop, Program, Step, Stmt, Var};
+use crate::tile::{Affine, Atom, Buffer, Item, Kernel, KernelData, Loop, Program, Step, Stmt, Var};
 use cranelift_entity::SecondaryMap;
 
 pub(super) fn fuse(program: &mut Program, kernel: &str, consumer: &str) -> Result<(), Refusal> {
@@ -42,6 +43,7 @@ pub(super) fn fuse(program: &mut Program, kernel: &str, consumer: &str) -> Resul
 /// Whether a step and a kernel, given what that reads and writes, can change places.
 fn independent(program: &Program, step: &Step, (reads, writes): &(Vec<Buffer>, Vec<Buffer>)) -> bool {
     match step {
+        Step::Repeat { .. } | Step::End => false,
         // A check proves the range of indices for the kernels after it.
         Step::Check { buffer, .. } => !reads.contains(buffer) && !writes.contains(buffer),
         Step::Run(other) => {
@@ -66,7 +68,15 @@ fn append(program: &mut Program, k: Kernel, c: Kernel, prefix: &str) {
     let consumer = program.kernels[c].clone();
     let target = &mut program.kernels[k];
     let mut loops: SecondaryMap<Loop, Option<Loop>> = SecondaryMap::new();
+    let (repeats, theirs) = (target.repeated().0, consumer.repeated().0);
+    let depth = repeats.len();
+    for (&ours, &theirs) in repeats.iter().zip(&theirs) {
+        loops[theirs] = Some(ours);
+    }
     for (l, data) in &consumer.loops {
+        if loops[l].is_some() {
+            continue;
+        }
         let mut data = data.clone();
         data.name = format!("{prefix}_{}", data.name);
         loops[l] = Some(target.loops.push(data));
@@ -84,13 +94,26 @@ fn append(program: &mut Program, k: Kernel, c: Kernel, prefix: &str) {
         }
         stmts[s] = Some(target.stmts.push(data));
     }
-    let items = consumer.body.iter().map(|i| renumber_item(i, &loops, &stmts));
-    target.body.extend(items.collect::<Vec<_>>());
+    let (_, body) = consumer.repeated();
+    let items: Vec<Item> = body.iter().map(|i| renumber_item(i, &loops, &stmts)).collect();
+    innermost_repeated(target, depth).extend(items);
     for source in consumer.sources {
         if !target.sources.contains(&source) {
             target.sources.push(source);
         }
     }
+}
+
+/// The body inside the outermost `depth` loops, each the only item of the body around it.
+fn innermost_repeated(kernel: &mut KernelData, depth: usize) -> &mut Vec<Item> {
+    let mut body = &mut kernel.body;
+    for _ in 0..depth {
+        match body.first_mut() {
+            Some(Item::Loop(_, inner)) => body = inner,
+            Some(Item::Stmt(_)) | None => unreachable!("a kernel's repeat loops hold all of it"),
+        }
+    }
+    body
 }
 
 /// Renames variables without simplifying.

@@ -90,7 +90,7 @@ fn lane_problem(program: &Program, value: &Expr) -> Option<String> {
 /// Repeats a loop's body in the code.
 pub(super) fn unroll(program: &mut Program, kernel: &str, name: &str) -> Result<(), Refusal> {
     let k = kernel_named(program, kernel)?;
-    let l = loop_named(&program.kernels[k], name)?;
+    let l = own_loop(&program.kernels[k], name)?;
     program.kernels[k].loops[l].kind = LoopKind::Unrolled;
     Ok(())
 }
@@ -99,7 +99,7 @@ pub(super) fn unroll(program: &mut Program, kernel: &str, name: &str) -> Result<
 pub(super) fn parallel(program: &mut Program, kernel: &str, name: &str) -> Result<(), Refusal> {
     let k = kernel_named(program, kernel)?;
     let data = &program.kernels[k];
-    let l = loop_named(data, name)?;
+    let l = own_loop(data, name)?;
     check_independent(program, data, l)?;
     program.kernels[k].loops[l].kind = LoopKind::Parallel;
     Ok(())
@@ -109,7 +109,7 @@ pub(super) fn parallel(program: &mut Program, kernel: &str, name: &str) -> Resul
 pub(super) fn reorder(program: &mut Program, kernel: &str, outer: &str, inner: &str) -> Result<(), Refusal> {
     let k = kernel_named(program, kernel)?;
     let data = &program.kernels[k];
-    let (o, i) = (loop_named(data, outer)?, loop_named(data, inner)?);
+    let (o, i) = (own_loop(data, outer)?, own_loop(data, inner)?);
     match data.loop_body(o) {
         Some([Item::Loop(x, _)]) if *x == i => {}
         _ => return Err(Refusal::Illegal(format!("`{inner}` is not the only item of `{outer}`"))),
@@ -145,8 +145,13 @@ pub(super) fn intrinsic(
     Ok(())
 }
 
-fn loop_named(data: &KernelData, name: &str) -> Result<Loop, Refusal> {
-    data.loop_named(name).ok_or_else(|| Refusal::NoLoop(name.to_owned()))
+/// A loop of that name which is the kernel's own.
+fn own_loop(data: &KernelData, name: &str) -> Result<Loop, Refusal> {
+    let l = data.loop_named(name).ok_or_else(|| Refusal::NoLoop(name.to_owned()))?;
+    if data.loops[l].kind == LoopKind::Repeat {
+        return Err(Refusal::Illegal(format!("`{name}` is run by the program, one iteration for each call")));
+    }
+    Ok(l)
 }
 
 /// Proves that no value flows between iterations of a loop: every buffer written inside is either private to the kernel and

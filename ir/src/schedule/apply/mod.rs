@@ -65,7 +65,7 @@ pub(super) fn kernel_named(program: &Program, name: &str) -> Result<Kernel, Refu
         .iter()
         .find_map(|step| match step {
             Step::Run(k) if program.kernels[*k].name == name => Some(*k),
-            Step::Run(_) | Step::Check { .. } => None,
+            Step::Run(_) | Step::Check { .. } | Step::Repeat { .. } | Step::End => None,
         })
         .ok_or_else(|| Refusal::NoKernel(name.to_owned()))
 }
@@ -105,5 +105,6 @@ fn used_elsewhere(program: &Program, kernel: Kernel, buffer: Buffer) -> bool {
     program.steps.iter().any(|step| match step {
         Step::Check { buffer: b, .. } => *b == buffer,
         Step::Run(k) => *k != kernel && program.kernels[*k].touches(buffer),
+        Step::Repeat { .. } | Step::End => false,
     })
 }

@@ -102,6 +102,7 @@ impl Scheduler<'_> {
                 data.touches(buffer) && data.name != *name
             }
             crate::tile::Step::Check { buffer: b, .. } => *b == buffer,
+            crate::tile::Step::Repeat { .. } | crate::tile::Step::End => false,
         });
         Ok(!elsewhere && matches!(self.program.buffers[buffer].storage, Storage::Temp))
     }

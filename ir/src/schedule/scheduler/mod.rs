@@ -118,7 +118,7 @@ impl Scheduler<'_> {
     fn kernel_names(&self) -> Vec<String> {
         let runs = self.program.steps.iter().filter_map(|s| match s {
             Step::Run(k) => Some(self.program.kernels[*k].name.clone()),
-            Step::Check { .. } => None,
+            Step::Check { .. } | Step::Repeat { .. } | Step::End => None,
         });
         runs.collect()
     }
@@ -172,8 +172,8 @@ impl Scheduler<'_> {
     /// Declares the kernel's outermost loops parallel where that is proved.
     fn mark_parallel(&mut self, kernel: &str) -> Result<(), ScheduleError> {
         let data = self.data(kernel)?;
-        let outermost: Vec<String> = data
-            .body
+        let (_, body) = data.repeated();
+        let outermost: Vec<String> = body
             .iter()
             .filter_map(|item| match item {
                 Item::Loop(l, _) if data.loops[*l].extent > 1 => Some(data.loops[*l].name.clone()),

@@ -162,16 +162,31 @@ pub fn run_observed(
     observe: &mut dyn FnMut(Kernel, &Reader),
 ) -> Result<Vec<Tensor>, InterpError> {
     let mut memory = allocate(program, inputs)?;
-    for step in &program.steps {
+    // Open repeats: where each began, its trips, and the round under way.
+    let mut open: Vec<(usize, u64, u64)> = Vec::new();
+    let mut at = 0;
+    while let Some(step) = program.steps.get(at) {
         match step {
             Step::Check { buffer, bound } => check(program, &memory, *buffer, *bound)?,
             Step::Run(kernel) => {
                 let data = program.kernels.get(*kernel).ok_or_else(|| malformed("an unknown kernel"))?;
-                run_kernel(program, data, &mut memory)
+                let rounds: Vec<u64> = open.iter().map(|r| r.2).collect();
+                run_kernel(program, data, &rounds, &mut memory)
                     .map_err(|e| InterpError { kernel: Some(data.name.clone()), ..e })?;
                 observe(*kernel, &|b| dense(program, &memory, b).ok());
             }
+            Step::Repeat { trips } => open.push((at, *trips, 0)),
+            Step::End => {
+                let (begin, trips, round) = open.last_mut().ok_or_else(|| malformed("an end without a repeat"))?;
+                *round += 1;
+                if round < trips {
+                    at = *begin;
+                } else {
+                    open.pop();
+                }
+            }
         }
+        at += 1;
     }
     program.outputs.iter().map(|&b| Ok(dense(program, &memory, b)?)).collect()
 }
@@ -188,6 +203,7 @@ fn allocate(program: &Program, inputs: &[Tensor]) -> Result<Vec<Memory>, InterpE
     let mut used: Vec<Buffer> = program.inputs.iter().chain(&program.outputs).copied().collect();
     for step in &program.steps {
         match step {
+            Step::Repeat { .. } | Step::End => {}
             Step::Check { buffer, .. } => used.push(*buffer),
             Step::Run(k) => {
                 let kernel = program.kernels.get(*k).ok_or_else(|| malformed("an unknown kernel"))?;
@@ -302,7 +318,13 @@ struct Run<'a> {
     loops: Vec<i64>,
 }
 
-fn run_kernel(program: &Program, kernel: &KernelData, memory: &mut [Memory]) -> Result<(), InterpError> {
+/// Runs a kernel in the given rounds of the repeats around it, outermost first.
+fn run_kernel(
+    program: &Program,
+    kernel: &KernelData,
+    rounds: &[u64],
+    memory: &mut [Memory],
+) -> Result<(), InterpError> {
     let mut run = Run { kernel, ready: FxHashMap::default(), loops: vec![0; kernel.loops.len()] };
     for stmt in kernel.stmts_in_order() {
         let data = kernel.stmts.get(stmt).ok_or_else(|| malformed("an unknown statement"))?;
@@ -312,7 +334,13 @@ fn run_kernel(program: &Program, kernel: &KernelData, memory: &mut [Memory]) -> 
         let ready = Ready::new(program, data).map_err(|kind| run.at(stmt, kind))?;
         run.ready.insert(stmt, ready);
     }
-    run.body(&kernel.body, memory)
+    let mut body = kernel.body.as_slice();
+    for &round in rounds {
+        let [Item::Loop(l, inner)] = body else { return Err(malformed("a repeated kernel without its loop").into()) };
+        run.loops[l.as_u32() as usize] = round as i64;
+        body = inner;
+    }
+    run.body(body, memory)
 }
 
 impl Run<'_> {

@@ -82,8 +82,18 @@ impl Parser<'_> {
         self.program.inputs = self.buffers()?;
         self.cursor.expect("outputs")?;
         self.program.outputs = self.buffers()?;
-        while !self.cursor.eat("}")? {
-            if self.cursor.eat("check")? {
+        let mut open = 0u32;
+        loop {
+            if self.cursor.eat("}")? {
+                let Some(outer) = open.checked_sub(1) else { break };
+                open = outer;
+                self.program.steps.push(Step::End);
+            } else if self.cursor.eat("repeat")? {
+                let trips = self.cursor.u64()?;
+                self.cursor.expect("{")?;
+                open += 1;
+                self.program.steps.push(Step::Repeat { trips });
+            } else if self.cursor.eat("check")? {
                 let buffer = self.buffer()?;
                 self.cursor.expect("<")?;
                 let bound = self.cursor.u64()?;
@@ -168,6 +178,7 @@ impl Parser<'_> {
                 "loop" => Some(LoopKind::Sequential),
                 "parallel" => Some(LoopKind::Parallel),
                 "unroll" => Some(LoopKind::Unrolled),
+                "repeat" => Some(LoopKind::Repeat),
                 _ => None,
             };
             let name = self.cursor.name()?;

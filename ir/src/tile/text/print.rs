@@ -57,6 +57,8 @@ fn print_program(f: &mut fmt::Formatter<'_>, program: &Program, elements: bool) 
     }
     for step in steps {
         match step {
+            Step::Repeat { trips } => writeln!(f, "  repeat {trips} {{")?,
+            Step::End => f.write_str("  }\n")?,
             Step::Check { buffer, bound } => writeln!(f, "  check {buffer} < {bound}")?,
             Step::Run(k) => {
                 if let Some(kernel) = kernels.get(*k) {
@@ -182,6 +184,7 @@ impl KernelPrinter<'_> {
                             LoopKind::Sequential => "loop",
                             LoopKind::Parallel => "parallel",
                             LoopKind::Unrolled => "unroll",
+                            LoopKind::Repeat => "repeat",
                         };
                         writeln!(f, "{kind} {} {} {{", Name(&data.name), data.extent)?;
                     }

@@ -54,6 +54,7 @@ impl Verifier<'_> {
         let mut coverage = Coverage::new(program, Strictness::EarlierIterations, None);
         for step in &program.steps {
             match step {
+                Step::Repeat { .. } | Step::End => {}
                 Step::Check { buffer, .. } => {
                     if !coverage.covers_all(*buffer) {
                         self.report_buffer(*buffer, Rule::Partial);

@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Placed, Rule, Verifier};
 use crate::tile::text::MAX_DEPTH;
-use crate::tile::{Buffer, Item, Kernel, KernelData, Loop, Step, Stmt, Storage};
+use crate::tile::{Buffer, Item, Kernel, KernelData, Loop, LoopKind, Step, Stmt, Storage};
 use crate::types::{DType, element_count};
 
 /// Most points of a statement over all iterations.
@@ -89,8 +89,15 @@ impl Verifier<'_> {
         let mut ran: FxHashSet<Kernel> = FxHashSet::default();
         let mut names: FxHashSet<&str> = FxHashSet::default();
         let mut owners: FxHashMap<Buffer, Kernel> = FxHashMap::default();
+        let mut open: Vec<u64> = Vec::new();
         for (i, step) in program.steps.iter().enumerate() {
             match *step {
+                Step::Repeat { trips } => open.push(trips),
+                Step::End => {
+                    if open.pop().is_none() {
+                        self.report(None, format!("step {i}"), Rule::Repeat);
+                    }
+                }
                 Step::Check { buffer, bound } => {
                     let Some(data) = program.buffers.get(buffer) else {
                         self.report(None, format!("step {i}"), Rule::NoBuffer(buffer));
@@ -116,6 +123,9 @@ impl Verifier<'_> {
                         self.report(Some(kernel), k.to_string(), Rule::RunsTwice);
                         continue;
                     }
+                    if repeats_of(kernel) != open {
+                        self.report(Some(kernel), k.to_string(), Rule::Repeat);
+                    }
                     if !names.insert(&kernel.name) {
                         self.report(Some(kernel), k.to_string(), Rule::Name(kernel.name.clone()));
                     }
@@ -129,6 +139,9 @@ impl Verifier<'_> {
                     }
                 }
             }
+        }
+        if !open.is_empty() {
+            self.report(None, "steps".to_owned(), Rule::Repeat);
         }
     }
 
@@ -184,6 +197,10 @@ impl Verifier<'_> {
                         self.report(Some(kernel), entity, Rule::Twice);
                         continue;
                     }
+                    if data.kind == LoopKind::Repeat && around.len() >= repeats_of(kernel).len() {
+                        self.report(Some(kernel), entity, Rule::Repeat);
+                        continue;
+                    }
                     if around.len() >= MAX_DEPTH {
                         self.report(Some(kernel), entity, Rule::TooDeep(MAX_DEPTH));
                         continue;
@@ -209,4 +226,16 @@ struct TreeWalk<'a> {
     loops: FxHashSet<Loop>,
     stmts: FxHashSet<Stmt>,
     placed: &'a mut Vec<Placed>,
+}
+
+/// Extents of the repeat loops that hold all of a kernel, outermost first. Takes kernels with broken handles.
+fn repeats_of(kernel: &KernelData) -> Vec<u64> {
+    let (mut extents, mut body) = (Vec::new(), kernel.body.as_slice());
+    while let [Item::Loop(l, inner)] = body
+        && let Some(data) = kernel.loops.get(*l).filter(|data| data.kind == LoopKind::Repeat)
+    {
+        extents.push(data.extent);
+        body = inner;
+    }
+    extents
 }

@@ -93,6 +93,8 @@ pub enum Rule {
     LateCheck,
     #[error("a check has the bound 0")]
     EmptyCheck,
+    #[error("repeats do not nest, or are not those of the kernel's repeat loops")]
+    Repeat,
     #[error("it runs more than once")]
     RunsTwice,
 }

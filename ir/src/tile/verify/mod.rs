@@ -38,11 +38,13 @@
 //!     all accesses inside, cut by the loop's variable into parts that do not overlap, or is private to the kernel, used in that
 //!     loop only, and written before it is read in each iteration.
 //! 17. Private buffers belong to one kernel.
-//! 18. Each kernel runs at most once. Checks of inputs come first, other checks after what they check is written; bounds are
+//! 18. Each kernel runs at most once, in as many repeats as it has repeat loops, of their trips; those loops are its outermost
+//!     and hold all of it. Repeats nest and end. Checks of inputs come first, other checks after what they check is written; bounds are
 //!     at least 1.
 //! 19. Outputs are wholly written.
 //! 20. What is read was written, by boxes of coordinates: writes that are not boxes, and reads in a loop that writes the same
-//!     buffer (so that values of earlier iterations may be read), are not followed, and pass.
+//!     buffer (so that values of earlier iterations may be read), are not followed, and pass. Of a repeat, kernels are taken
+//!     to run one after the other, each for all rounds.
 
 mod access;
 mod coverage;

@@ -98,6 +98,7 @@ impl Verifier<'_> {
         let mut checked = false;
         for step in &self.program.steps {
             match step {
+                Step::Repeat { .. } | Step::End => {}
                 Step::Check { buffer: b, bound } => checked |= *b == buffer && *bound <= size,
                 Step::Run(k) => {
                     let Some(other) = self.program.kernels.get(*k) else { continue };
