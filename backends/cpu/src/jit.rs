@@ -194,7 +194,8 @@ impl Jit {
         self.call_at(self.entry)
     }
 
-    /// Runs step by step on the inputs set last and gives the time of each.
+    /// Runs step by step on the inputs set last and gives the time of each. A step inside a repeat runs for all rounds at
+    /// once, so what the outputs hold afterwards is right only for programs without repeats.
     ///
     /// # Errors
     /// As [`Jit::call`], and when the program was compiled without entries for single steps.

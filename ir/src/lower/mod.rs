@@ -332,8 +332,8 @@ impl<'g> Lowering<'g> {
             }
         };
         let index = place.at(&index, &extents).index;
-        let written =
-            View { buffer: place.buffer, shape: shape.to_vec(), index, whole: place.whole }.tidied(&self.program.buffers);
+        let written = View { buffer: place.buffer, shape: shape.to_vec(), index, whole: place.whole }
+            .tidied(&self.program.buffers);
         self.scope.views[end] = Some(place);
         if end != value {
             self.scope.views[value] = Some(written.clone());
