@@ -485,9 +485,9 @@ mod tests {
         let mut names: BTreeMap<&str, u32> = BTreeMap::new();
         let (mut empty, mut nodes) = (0, 0);
         for seed in 0..400 {
-            let (graph, inputs) = random_graph(seed, 12);
+            let (graph, inputs) = random_nodes(seed, 12);
             let info = graph.verify().unwrap();
-            assert_eq!(random_graph(seed, 12).0, graph);
+            assert_eq!(random_nodes(seed, 12).0, graph);
             nodes += graph.order.len();
             for &node in &graph.order {
                 let data = &graph.nodes[node];
@@ -512,5 +512,15 @@ mod tests {
             .filter(|name| !names.contains_key(name))
             .collect();
         assert!(missing.is_empty(), "{missing:?} never occur in {names:?}");
+    }
+
+    #[test]
+    fn every_eighth_graph_is_a_scan() {
+        for seed in (7..200).step_by(8) {
+            let (graph, inputs) = random_graph(seed, 8);
+            graph.verify().unwrap();
+            assert!(graph.nodes.values().any(|n| matches!(n.op, Op::Scan(_))));
+            evaluate(&graph, &inputs).unwrap();
+        }
     }
 }
