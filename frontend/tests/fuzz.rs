@@ -7,6 +7,8 @@
 mod common;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
+#[path = "fuzz/programs.rs"]
+mod programs;
 #[path = "fuzz/seeds.rs"]
 mod seeds;
 

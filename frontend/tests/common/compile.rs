@@ -1,6 +1,6 @@
 //! A model's whole way through the compiler up to the plan, as far as no backend is needed.
 
-use aic_ir::graph::{Graph, interp, passes};
+use aic_ir::graph::{Graph, Op, interp, passes};
 use aic_ir::machine::{Machine, Target, builtin};
 use aic_ir::schedule::{Level, Options, ScheduleError, Scheduled, schedule};
 use aic_ir::tile::{KernelData, Program, verify};
@@ -57,8 +57,8 @@ pub fn scheduled(program: &Program) -> Result<Program, String> {
 /// Evaluates a small graph on zeros; larger ones are left alone.
 pub fn evaluated(graph: &Graph) {
     const MAX_ELEMS: u64 = 1 << 12;
-    let small = graph.values.values().all(|v| v.ty.elems() <= MAX_ELEMS);
-    let work: u64 = graph.order.iter().map(|&n| work_of(graph, n)).fold(0, u64::saturating_add);
+    let small = is_small(graph, MAX_ELEMS);
+    let work = work_of_all(graph);
     if !small || work > 1 << 22 {
         return;
     }
@@ -68,10 +68,25 @@ pub fn evaluated(graph: &Graph) {
     let _result = interp::evaluate(graph, &inputs.unwrap_or_else(|e| panic!("{e}")));
 }
 
+fn is_small(graph: &Graph, most: u64) -> bool {
+    let bodies = graph.nodes.values().filter_map(|node| match &node.op {
+        Op::Scan(scan) => Some(&scan.body),
+        _ => None,
+    });
+    graph.values.values().all(|v| v.ty.elems() <= most) && bodies.into_iter().all(|body| is_small(body, most))
+}
+
+fn work_of_all(graph: &Graph) -> u64 {
+    graph.order.iter().map(|&n| work_of(graph, n)).fold(0, u64::saturating_add)
+}
+
 /// At most as many steps as evaluating a node takes.
 fn work_of(graph: &Graph, node: aic_ir::graph::Node) -> u64 {
     let data = &graph.nodes[node];
     let elems = |v: &aic_ir::graph::Value| graph.ty(*v).elems().max(1);
     let results: u64 = data.outputs.iter().map(elems).sum();
-    data.inputs.iter().map(elems).max().unwrap_or(1).saturating_mul(results)
+    match &data.op {
+        Op::Scan(scan) => scan.trips.saturating_mul(work_of_all(&scan.body).saturating_add(1)),
+        _ => data.inputs.iter().map(elems).max().unwrap_or(1).saturating_mul(results),
+    }
 }

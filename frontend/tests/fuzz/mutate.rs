@@ -152,14 +152,40 @@ fn structure(model: &mut ModelProto, rng: &mut Rng) {
     if rng.one_in(40) {
         model.opset_import.iter_mut().for_each(|o| o.version = 12 + rng.below(13) as i64);
     }
-    let Some(graph) = &mut model.graph else { return };
-    let names: Vec<String> = graph
-        .input
-        .iter()
-        .map(|i| i.name.clone())
-        .chain(graph.initializer.iter().map(|t| t.name.clone()))
-        .chain(graph.node.iter().flat_map(|n| n.output.clone()))
-        .collect();
+    if rng.one_in(6) && !model.functions.is_empty() {
+        let at = rng.below(model.functions.len() as u64) as usize;
+        return function(&mut model.functions[at], rng);
+    }
+    if let Some(graph) = &mut model.graph {
+        graph_or_inner(graph, Vec::new(), rng);
+    }
+}
+
+/// Changes one thing about a function.
+fn function(function: &mut FunctionProto, rng: &mut Rng) {
+    let names: Vec<String> =
+        function.input.iter().cloned().chain(function.node.iter().flat_map(|n| n.output.clone())).collect();
+    let nodes = function.node.len() as u64;
+    match rng.below(8) {
+        0..3 if nodes > 0 => edges(&mut function.node[rng.below(nodes) as usize], &names, rng),
+        3..6 if nodes > 0 => attributes(&mut function.node[rng.below(nodes) as usize], rng),
+        6 => {
+            function.input.pop();
+        }
+        _ => function.attribute_proto.iter_mut().for_each(|a| a.r#type = rng.below(12) as i32),
+    }
+}
+
+/// Changes one thing about a graph, or one inside of it. `outer` are names that are defined around it.
+fn graph_or_inner(graph: &mut GraphProto, outer: Vec<String>, rng: &mut Rng) {
+    let own = names_of(graph);
+    let names: Vec<String> = own.into_iter().chain(outer).collect();
+    let mut inner: Vec<&mut GraphProto> =
+        graph.node.iter_mut().flat_map(|n| &mut n.attribute).filter_map(|a| a.g.as_deref_mut()).collect();
+    if !inner.is_empty() && !rng.one_in(3) {
+        let at = rng.below(inner.len() as u64) as usize;
+        return graph_or_inner(inner[at], names, rng);
+    }
     let nodes = graph.node.len() as u64;
     match rng.below(12) {
         0..3 if nodes > 0 => {
@@ -173,6 +199,10 @@ fn structure(model: &mut ModelProto, rng: &mut Rng) {
         6..8 if !graph.initializer.is_empty() => {
             let at = rng.below(graph.initializer.len() as u64) as usize;
             tensor(&mut graph.initializer[at], rng);
+        }
+        8 if !graph.sparse_initializer.is_empty() && rng.one_in(2) => {
+            let at = rng.below(graph.sparse_initializer.len() as u64) as usize;
+            sparse(&mut graph.sparse_initializer[at], rng);
         }
         8 if !graph.input.is_empty() => {
             let at = rng.below(graph.input.len() as u64) as usize;
@@ -201,6 +231,12 @@ fn structure(model: &mut ModelProto, rng: &mut Rng) {
     }
 }
 
+fn names_of(graph: &GraphProto) -> Vec<String> {
+    let inputs = graph.input.iter().map(|i| i.name.clone());
+    let constants = graph.initializer.iter().map(|t| t.name.clone());
+    inputs.chain(constants).chain(graph.node.iter().flat_map(|n| n.output.clone())).collect()
+}
+
 fn edges(node: &mut NodeProto, names: &[String], rng: &mut Rng) {
     let Some(name) = (!names.is_empty()).then(|| rng.pick(names).clone()) else { return };
     let operands = node.input.len() as u64;
@@ -220,7 +256,7 @@ fn edges(node: &mut NodeProto, names: &[String], rng: &mut Rng) {
     }
 }
 
-const ATTRIBUTES: [&str; 22] = [
+const ATTRIBUTES: [&str; 28] = [
     "axis",
     "axes",
     "keepdims",
@@ -243,6 +279,12 @@ const ATTRIBUTES: [&str; 22] = [
     "upper",
     "transA",
     "scale",
+    "layout",
+    "direction",
+    "clip",
+    "linear_before_reset",
+    "num_scan_inputs",
+    "scan_input_directions",
 ];
 
 fn attributes(node: &mut NodeProto, rng: &mut Rng) {
@@ -325,6 +367,14 @@ fn tensor(tensor: &mut TensorProto, rng: &mut Rng) {
             }
             tensor.raw_data = Some(raw.into());
         }
+    }
+}
+
+fn sparse(constant: &mut SparseTensorProto, rng: &mut Rng) {
+    match rng.below(3) {
+        0 => list(&mut constant.dims, rng),
+        1 => constant.values.iter_mut().for_each(|t| tensor(t, rng)),
+        _ => constant.indices.iter_mut().for_each(|t| tensor(t, rng)),
     }
 }
 

@@ -8,12 +8,13 @@ use safetensors::Dtype;
 
 use crate::common::checkpoint::{BERT, Checkpoint, DISTILBERT, MODULES};
 use crate::common::*;
-use crate::{Case, MODEL};
+use crate::{Case, MODEL, programs};
 
 /// Every seed.
 pub fn all() -> Vec<Case> {
     let mut cases: Vec<Case> = [network(), encoder(), shapes(), movement(), numbers(), windows()]
         .iter()
+        .chain(&programs::all())
         .map(|model| onnx_case(model.bytes(), &[]))
         .collect();
     cases.push(onnx_case(symbolic().bytes(), &["batch=1", "seq=3"]));
