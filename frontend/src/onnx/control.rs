@@ -17,6 +17,10 @@ use crate::body::Steps;
 use crate::builder::Reason;
 use crate::fold;
 
+/// How often a body is tried as that of a scan. It may become one only inside of a loop that was unrolled; but each loop
+/// around it would double the attempts.
+const MAX_ATTEMPTS: u32 = 3;
+
 /// A repetition: operands in the order of a scan, and what its body makes of them.
 pub(super) struct Repeat<'m> {
     pub body: &'m GraphProto,
@@ -103,10 +107,14 @@ impl<'m> Importer<'m> {
         if given < needed {
             return Err(format!("its body has {given} outputs, but at least {needed} are needed").into());
         }
+        let address = std::ptr::from_ref(repeat.body).addr();
         if let Some(trips) = repeat.trips.filter(|&n| n >= 2)
-            && let Some(results) = self.as_scan(node, repeat, trips)
+            && self.no_scans.get(&address).is_none_or(|&failed| failed < MAX_ATTEMPTS)
         {
-            return Ok(results);
+            match self.as_scan(node, repeat, trips) {
+                Some(results) => return Ok(results),
+                None => *self.no_scans.entry(address).or_insert(0) += 1,
+            }
         }
         self.unrolled(node, repeat)
     }

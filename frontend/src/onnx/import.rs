@@ -120,6 +120,8 @@ pub(super) struct Importer<'m> {
     pub scopes: Vec<Scope<'m>>,
     pub bodies: Vec<OpenBody>,
     pub refused: Vec<RefusedNode>,
+    /// By the address of a body: how often it could not be that of a scan.
+    pub no_scans: BTreeMap<usize, u32>,
     model: &'m Decoded,
     files: &'m dyn Files,
     rules: Rules,
@@ -142,6 +144,7 @@ pub(super) fn import<'m>(
         scopes: Vec::new(),
         bodies: Vec::new(),
         refused: Vec::new(),
+        no_scans: BTreeMap::new(),
         model,
         files,
         rules: Rules::new(),
