@@ -19,6 +19,7 @@
 
 mod contract;
 mod elementwise;
+mod half;
 mod kernel;
 mod movement;
 mod reduce;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use cranelift_entity::SecondaryMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::graph::op::InferError;
 use crate::graph::{BinaryOp, Graph, Node, Op, Value, ValueDef};
 use crate::tile::{Affine, Buffer, BufferData, Expr, ExprRef, Inst, Program, Scalar, Step, Storage};
 use crate::types::{DType, Tensor};
@@ -77,6 +79,14 @@ pub enum LowerError {
         /// The largest size of all such tables together.
         limit: u64,
     },
+    /// Operands do not fit a node's operator: the graph was not verified.
+    #[error("node '{node}': {error}")]
+    Operands {
+        /// The user's name of the node.
+        node: String,
+        /// Why they do not fit.
+        error: InferError,
+    },
 }
 
 /// Makes the naive program of a graph. The graph must be verified ([`crate::graph::verify`]); nodes that no output
@@ -85,6 +95,8 @@ pub enum LowerError {
 /// # Errors
 /// [`LowerError`], for what only shows when constants are looked at.
 pub fn lower(graph: &Graph) -> Result<Program, LowerError> {
+    let graph = half::widen(graph).map_err(|(node, error)| LowerError::Operands { node, error })?;
+    let graph = graph.as_ref();
     let mut lowering = Lowering::new(graph);
     lowering.nodes()?;
     lowering.copy_outputs();

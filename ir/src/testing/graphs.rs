@@ -10,14 +10,15 @@ use super::Rng;
 use super::scans::random_scan;
 use crate::graph::interp::{Evaluated, evaluate_op};
 use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
+use crate::tile::Scalar;
 use crate::types::{DType, Tensor, TensorType};
 
 /// Largest number of elements of one tensor.
 const MAX_ELEMENTS: u64 = 4096;
 
-/// A valid graph of about `size` nodes with inputs for it. Element types are `f32`, `i32`, `i64` and `bool`; every value
-/// contributes to an output. Small shapes, among them single elements, odd sizes, and now and then no elements at all.
-/// Every eighth seed gives a scan over such a graph.
+/// A valid graph of about `size` nodes with inputs for it. Every element type occurs, one floating-point type in most of a
+/// graph, which is `f32` in every other graph; every value contributes to an output. Small shapes, among them single
+/// elements, odd sizes, and now and then no elements at all. Every eighth seed gives a scan over such a graph.
 pub fn random_graph(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
     if seed % 8 == 7 { random_scan(seed, size) } else { random_nodes(seed, size) }
 }
@@ -25,6 +26,12 @@ pub fn random_graph(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
 /// A graph without scans.
 pub(super) fn random_nodes(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
     let mut builder = Builder {
+        float: match seed % 6 {
+            1 => DType::F16,
+            3 => DType::F64,
+            5 => DType::BF16,
+            _ => DType::F32,
+        },
         rng: Rng::new(seed),
         graph: Graph::new(format!("random {seed}")),
         inputs: Vec::new(),
@@ -44,6 +51,8 @@ pub(super) fn random_nodes(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
 
 struct Builder {
     rng: Rng,
+    /// The type of most floats.
+    float: DType,
     graph: Graph,
     inputs: Vec<Tensor>,
     /// Values to choose operands from.
@@ -60,15 +69,15 @@ impl Builder {
             let axis = self.rng.below(rank) as usize;
             shape[axis] = 0;
         }
-        self.add_input(DType::F32, &shape);
+        self.add_input(self.float, &shape);
         if self.rng.one_in(2) {
             // Something for operators over images and attention heads.
             let image = [1 + self.rng.below(2), 1 + self.rng.below(6), 1 + self.rng.below(9), 1 + self.rng.below(9)];
             let from = self.rng.below(2) as usize;
-            self.add_input(DType::F32, &image[from..]);
+            self.add_input(self.float, &image[from..]);
         }
         if self.rng.one_in(4) {
-            let dtype = *self.rng.pick(&[DType::I32, DType::I64, DType::Bool]);
+            let dtype = *self.rng.pick(&DType::ALL);
             let length = self.size();
             self.add_input(dtype, &[length]);
         }
@@ -110,16 +119,25 @@ impl Builder {
     }
 
     fn float_const(&mut self, shape: &[u64], limit: f32) -> Option<Value> {
-        let ty = TensorType::new(DType::F32, shape).ok().filter(|ty| ty.elems() <= MAX_ELEMENTS)?;
+        let ty = TensorType::new(self.float, shape).ok().filter(|ty| ty.elems() <= MAX_ELEMENTS)?;
         let tensor = self.rng.tensor(&ty, limit);
         Some(self.add_const(tensor))
     }
 
+    fn scalar_const(&mut self, value: f64) -> Option<Value> {
+        let bits = Scalar::from_f64(self.float, value).bits.to_le_bytes();
+        let bytes = bits[..self.float.bytes() as usize].to_vec();
+        Some(self.add_const(Tensor::new(TensorType::scalar(self.float), bytes.into()).ok()?))
+    }
+
     /// Positive numbers: standard deviations, divisors.
     fn positive_const(&mut self, shape: &[u64]) -> Option<Value> {
-        let count = shape.iter().product::<u64>();
-        let values: Vec<f32> = (0..count).map(|_| self.rng.float(1.0).abs() + 0.5).collect();
-        Some(self.add_const(Tensor::from_f32(shape, &values)?))
+        let ty = TensorType::new(self.float, shape).ok()?;
+        let size = self.float.bytes() as usize;
+        let element = |rng: &mut Rng| Scalar::from_f64(ty.dtype(), f64::from(rng.float(1.0).abs() + 0.5)).bits;
+        let bytes: Vec<u8> =
+            (0..ty.elems()).flat_map(|_| element(&mut self.rng).to_le_bytes()[..size].to_vec()).collect();
+        Some(self.add_const(Tensor::new(ty, bytes.into()).ok()?))
     }
 
     /// A value that passes a filter on its type; recent ones more often, so that graphs get deep.
@@ -131,7 +149,8 @@ impl Builder {
     }
 
     fn float_value(&mut self, min_rank: usize) -> Option<Value> {
-        self.value(|ty| ty.dtype() == DType::F32 && ty.rank() >= min_rank)
+        let float = self.float;
+        self.value(|ty| ty.dtype() == float && ty.rank() >= min_rank)
     }
 
     fn shape(&self, value: Value) -> Vec<u64> {
@@ -165,8 +184,8 @@ impl Builder {
                 }
                 let wanted = match op {
                     UnaryOp::Not => DType::Bool,
-                    UnaryOp::Neg | UnaryOp::Abs if self.rng.one_in(3) => DType::I32,
-                    _ => DType::F32,
+                    UnaryOp::Neg | UnaryOp::Abs if self.rng.one_in(3) => *self.rng.pick(&DType::ALL),
+                    _ => self.float,
                 };
                 Some((Op::Unary(op), vec![self.value(|ty| ty.dtype() == wanted)?]))
             }
@@ -179,7 +198,7 @@ impl Builder {
                 Some((Op::Select, vec![condition, a, b]))
             }
             9 => {
-                let to = *self.rng.pick(&[DType::F32, DType::I32, DType::I64, DType::Bool]);
+                let to = if self.rng.one_in(3) { self.float } else { *self.rng.pick(&DType::ALL) };
                 Some((Op::Cast { to }, vec![self.value(|ty| ty.dtype() != to)?]))
             }
             10..12 => self.matmul(),
@@ -282,7 +301,7 @@ impl Builder {
             _ if self.rng.one_in(4) => self.value(|ty| ty.dtype().is_int())?,
             _ => self.float_value(0)?,
         };
-        let is_float = self.graph.ty(x).dtype() == DType::F32;
+        let is_float = self.graph.ty(x).dtype().is_float();
         let y = match op {
             BinaryOp::Div if is_float => {
                 let shape = self.shape(x);
@@ -290,7 +309,7 @@ impl Builder {
             }
             BinaryOp::Pow => {
                 let exponent = *self.rng.pick(&[0.5, 1.0, 2.0, 3.0, -1.0]);
-                self.add_const(Tensor::scalar_f32(exponent))
+                self.scalar_const(exponent)?
             }
             _ => self.broadcast_partner(x)?,
         };
@@ -308,7 +327,8 @@ impl Builder {
         match self.rng.below(4) {
             // A second computed value, if one fits.
             0 => {
-                let y = self.value(|ty| ty.dtype() == DType::F32 && ty.rank() == 2 && ty.shape()[0] == k)?;
+                let dtype = self.graph.ty(x).dtype();
+                let y = self.value(|ty| ty.dtype() == dtype && ty.rank() == 2 && ty.shape()[0] == k)?;
                 return Some((Op::MatMul, vec![x, y]));
             }
             // One matrix for each of the leading dimensions.
@@ -328,7 +348,8 @@ impl Builder {
     }
 
     fn conv(&mut self) -> Option<(Op, Vec<Value>)> {
-        let x = self.value(|ty| ty.dtype() == DType::F32 && (3..=4).contains(&ty.rank()))?;
+        let float = self.float;
+        let x = self.value(|ty| ty.dtype() == float && (3..=4).contains(&ty.rank()))?;
         let shape = self.shape(x);
         let channels = shape[1];
         let groups = *self.rng.pick(&[1, 1, 2, channels]);
@@ -348,7 +369,8 @@ impl Builder {
     }
 
     fn pool(&mut self) -> Option<(Op, Vec<Value>)> {
-        let x = self.value(|ty| ty.dtype() == DType::F32 && (3..=4).contains(&ty.rank()))?;
+        let float = self.float;
+        let x = self.value(|ty| ty.dtype() == float && (3..=4).contains(&ty.rank()))?;
         let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::AverageIncludePad, PoolKind::AverageExcludePad]);
         let kernel: Vec<u64> = self.shape(x)[2..].iter().map(|_| 1 + self.rng.below(3)).collect();
         let (strides, dilations, pads) = self.window(&kernel);
@@ -382,7 +404,8 @@ impl Builder {
     }
 
     fn attention(&mut self) -> Option<(Op, Vec<Value>)> {
-        let q = self.value(|ty| ty.dtype() == DType::F32 && ty.rank() == 4)?;
+        let float = self.float;
+        let q = self.value(|ty| ty.dtype() == float && ty.rank() == 4)?;
         let [b, h, s, d] = self.shape(q)[..] else { return None };
         let (t, e) = (self.size(), self.size());
         let (k, v) = if self.rng.one_in(3) {
@@ -467,8 +490,14 @@ impl Builder {
 
 /// Whether a result is certain, of moderate size, and narrowly bounded.
 fn is_tame(x: &Evaluated) -> bool {
+    let narrow = match x.ty().dtype() {
+        DType::F16 => 0.05,
+        DType::BF16 => 0.3,
+        DType::F64 => 1e-11,
+        _ => 1e-4,
+    };
     (0..x.ty().elems() as usize).all(|i| match x.floats() {
-        Some(values) => values[i].abs() <= 1e3 && x.err(i) <= 1e-4 * values[i].abs().max(1.0),
+        Some(values) => values[i].abs() <= 1e3 && x.err(i) <= narrow * values[i].abs().max(1.0),
         None => x.err(i) == 0.0,
     })
 }

@@ -5,6 +5,7 @@
 mod graphs;
 mod scans;
 
+use crate::tile::Scalar;
 use crate::types::{DType, Tensor, TensorType};
 pub use graphs::random_graph;
 
@@ -48,20 +49,19 @@ impl Rng {
     }
 
     /// A tensor of that type: floats in `-limit..limit`, integers in -8 to 8 (0 to 8 if unsigned), any truth values.
-    /// Floats are of type `f32`, whatever floating-point type is asked for.
     pub fn tensor(&mut self, ty: &TensorType, limit: f32) -> Tensor {
-        let dtype = if ty.dtype().is_float() { DType::F32 } else { ty.dtype() };
+        let dtype = ty.dtype();
         let size = dtype.bytes() as usize;
         let mut bytes = Vec::with_capacity(ty.elems() as usize * size);
         for _ in 0..ty.elems() {
-            let element = match dtype {
-                DType::F32 => self.float(limit).to_le_bytes().to_vec(),
-                DType::Bool => vec![self.below(2) as u8],
-                _ if dtype.is_signed_int() => (self.below(17) as i64 - 8).to_le_bytes()[..size].to_vec(),
-                _ => self.below(9).to_le_bytes()[..size].to_vec(),
+            let value = match dtype {
+                DType::Bool => self.below(2) as f64,
+                _ if dtype.is_float() => f64::from(self.float(limit)),
+                _ if dtype.is_signed_int() => self.below(17) as f64 - 8.0,
+                _ => self.below(9) as f64,
             };
-            bytes.extend(element);
+            bytes.extend_from_slice(&Scalar::from_f64(dtype, value).bits.to_le_bytes()[..size]);
         }
-        Tensor::new(ty.with_dtype(dtype), bytes.into()).expect("as many elements as the type has")
+        Tensor::new(ty.clone(), bytes.into()).expect("as many elements as the type has")
     }
 }

@@ -3,7 +3,7 @@
 use super::Rng;
 use super::graphs::random_nodes;
 use crate::graph::{BinaryOp, Graph, Op, Scan, Value};
-use crate::types::{DType, Tensor, TensorType};
+use crate::types::{Tensor, TensorType};
 
 /// A scan over a random graph of about `size` nodes, with inputs for it.
 pub(super) fn random_scan(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
@@ -60,7 +60,7 @@ pub(super) fn random_scan(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
     let results = graph.add_node_of_many("scan", Op::Scan(Box::new(scan)), &operands).expect("operands fit the body");
     for (n, result) in results.into_iter().enumerate() {
         // Some results are read by a node, some are returned as they are.
-        let read = graph.ty(result).dtype() == DType::F32 && rng.one_in(2);
+        let read = graph.ty(result).dtype().is_float() && rng.one_in(2);
         let value = if read { graph.add_node("sum", Op::Binary(BinaryOp::Add), &[result, result]) } else { Ok(result) };
         graph.add_output(format!("y{n}"), value.expect("a sum of equal types"));
     }
@@ -71,7 +71,7 @@ pub(super) fn random_scan(seed: u64, size: usize) -> (Graph, Vec<Tensor>) {
 fn rows(rng: &mut Rng, row: &Tensor, trips: u64) -> Tensor {
     let shape: Vec<u64> = std::iter::once(trips).chain(row.ty().shape().iter().copied()).collect();
     let ty = TensorType::new(row.ty().dtype(), shape).expect("small shape");
-    if ty.dtype() == DType::F32 {
+    if ty.dtype().is_float() {
         return rng.tensor(&ty, 2.0);
     }
     Tensor::new(ty, row.bytes().repeat(trips as usize).into()).expect("as many bytes as rows")

@@ -279,7 +279,7 @@ impl Emitter<'_, '_> {
     }
 
     fn bitcast(&mut self, a: Val, from: DType, to: DType) -> Result<Value, String> {
-        let ty = if a.wide { vector_type(to).ok_or("no such vector")? } else { scalar_type(to)? };
+        let ty = if a.wide { vector_type(to).ok_or("no such vector")? } else { scalar_type(to) };
         if a.wide {
             return Ok(self.retype(a.value, ty));
         }
@@ -303,6 +303,12 @@ impl Emitter<'_, '_> {
             (DType::F32, DType::I32) => self.b.ins().fcvt_to_sint_sat(I32X4, v),
             (DType::I32, DType::F32) => self.b.ins().fcvt_from_sint(F32X4, v),
             (DType::I32, DType::U32) | (DType::U32, DType::I32) => v,
+            // Lanes of two bytes are zero-extended.
+            (DType::U16, DType::I32 | DType::U32) => v,
+            (DType::I32 | DType::U32, DType::U16) => {
+                let low = self.constant(aic_ir::tile::Scalar::i32(0xffff), true)?;
+                self.b.ins().band(v, low)
+            }
             (DType::F32, DType::U32) => self.by_lanes(I32X4, &[v], |e, x| e.convert(x[0], from, to))?,
             (DType::U32, DType::F32) => self.by_lanes(F32X4, &[v], |e, x| e.convert(x[0], from, to))?,
             (DType::Bool, DType::I32 | DType::U32) => self.b.ins().ineg(v),
@@ -325,7 +331,7 @@ impl Emitter<'_, '_> {
     }
 
     fn convert(&mut self, v: Value, from: DType, to: DType) -> Result<Value, String> {
-        let ty = scalar_type(to)?;
+        let ty = scalar_type(to);
         Ok(match (from.is_float(), to.is_float()) {
             _ if to == DType::Bool && from.is_float() => {
                 let zero = if from == DType::F64 { self.b.ins().f64const(0.0) } else { self.b.ins().f32const(0.0) };

@@ -1,9 +1,10 @@
 //! What the backend emits, and how much of it: the answer to [`aic_ir::machine::Target::legal`].
 
-use aic_ir::tile::{Exec, Inst, Item, KernelData, Program, Space, StmtData, StmtOp, Storage};
+use aic_ir::tile::{Access, Exec, Expr, ExprRef, Inst, Item, KernelData, Program, Space, StmtData, StmtOp, Storage};
+use aic_ir::types::DType;
 
 use super::address::is_unrolled;
-use super::types::{LANES, scalar_type};
+use super::types::LANES;
 use super::vectorize::vectorizable;
 
 /// Most instructions of one statement. Compile time grows faster than the length of straight-line code.
@@ -22,7 +23,6 @@ pub(super) const MAX_REGISTER_ELEMS: u64 = 1024;
 pub(crate) fn legal(program: &Program, kernel: &KernelData) -> Result<(), String> {
     for buffer in kernel.buffers() {
         let data = &program.buffers[buffer];
-        scalar_type(data.dtype).map_err(|reason| format!("`{}`: {reason}", data.name))?;
         if matches!(data.storage, Storage::Local(Space::Reg)) && data.layout.elems() > MAX_REGISTER_ELEMS {
             return Err(format!("`{}` has {} elements, too many for registers", data.name, data.layout.elems()));
         }
@@ -57,17 +57,24 @@ fn statement(program: &Program, stmt: &StmtData) -> Result<u64, String> {
         vectorizable(program, stmt)?;
     }
     let each = match &stmt.op {
-        StmtOp::Copy { .. } | StmtOp::Mma { .. } | StmtOp::Reduce { .. } => 2,
+        StmtOp::Mma { .. } | StmtOp::Reduce { .. } => {
+            let half = |a: &&Access| is_half(program.buffers[a.buffer].dtype);
+            if let Some(a) = stmt.accesses().into_iter().find(half) {
+                let data = &program.buffers[a.buffer];
+                return Err(format!(
+                    "`{}` computes with `{}`, whose elements are {}",
+                    stmt.name, data.name, data.dtype
+                ));
+            }
+            2
+        }
+        StmtOp::Copy { .. } => 2,
         StmtOp::Gather { .. } => 4,
         StmtOp::Map { value, .. } => {
             if value.insts.iter().any(|i| matches!(i, Inst::Math(..) | Inst::Pow(..))) {
                 return Err(format!("`{}` has elementary functions that were not expanded", stmt.name));
             }
-            for inst in &value.insts {
-                if let Inst::Cast(dtype, _) | Inst::Bitcast(dtype, _) = inst {
-                    scalar_type(*dtype)?;
-                }
-            }
+            halves_as_bits(program, stmt, value)?;
             value.insts.len() as u64 + 1
         }
     };
@@ -83,4 +90,27 @@ fn statement(program: &Program, stmt: &StmtData) -> Result<u64, String> {
         ));
     }
     Ok(length)
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// 16-bit floats are only moved and taken as bits; conversions and arithmetic have been expanded.
+fn halves_as_bits(program: &Program, stmt: &StmtData, value: &Expr) -> Result<(), String> {
+    let types = value.dtypes(&|b| program.buffers.get(b).map(|d| d.dtype)).map_err(|e| e.to_string())?;
+    let half = |r: &ExprRef| is_half(types[r.0 as usize]);
+    for inst in &value.insts {
+        let computes = match inst {
+            Inst::Load(_) | Inst::Const(_) | Inst::Bitcast(..) | Inst::Select(..) => false,
+            Inst::Cast(to, a) => is_half(*to) || half(a),
+            Inst::Unary(_, a) | Inst::Math(_, a) | Inst::Binary(_, a, _) | Inst::Pow(a, _) | Inst::Fma(a, _, _) => {
+                half(a)
+            }
+        };
+        if computes {
+            return Err(format!("`{}` computes with 16-bit floats by {inst:?}", stmt.name));
+        }
+    }
+    Ok(())
 }

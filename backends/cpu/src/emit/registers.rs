@@ -8,7 +8,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
 
 use super::kernel::Emitter;
-use super::types::{LANES, scalar_type, vector_type};
+use super::types::{LANES, is_extended, scalar_type, vector_type};
 use super::vectorize::vector_dim;
 
 /// The variables of a buffer.
@@ -35,7 +35,7 @@ impl Emitter<'_, '_> {
             let (ty, count) = if wide {
                 (vector_type(data.dtype).ok_or("no vectors of this element type")?, elems / LANES as u64)
             } else {
-                (scalar_type(data.dtype)?, elems)
+                (scalar_type(data.dtype), elems)
             };
             let variables = (0..count).map(|_| self.b.declare_var(ty)).collect();
             self.registers.insert(buffer, Registers { wide, variables });
@@ -46,7 +46,10 @@ impl Emitter<'_, '_> {
     /// Whether some statement accesses the buffer by vectors, and all that do find each vector in one variable.
     fn is_wide(&self, buffer: Buffer, stmts: &[Stmt]) -> bool {
         let data = &self.program.buffers[buffer];
-        if !data.layout.elems().is_multiple_of(LANES as u64) || vector_type(data.dtype).is_none() {
+        if !data.layout.elems().is_multiple_of(LANES as u64)
+            || vector_type(data.dtype).is_none()
+            || is_extended(data.dtype)
+        {
             return false;
         }
         let mut by_vectors = false;

@@ -6,12 +6,13 @@
 use aic_ir::tile::{Affine, Buffer, Scalar, Stmt, Var};
 use aic_ir::types::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{ConstantData, InstBuilder, MemFlagsData, Type, Value};
+use cranelift_codegen::ir::types::{I32, I32X4, I64X2};
+use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value};
 use rustc_hash::FxHashMap;
 
 use super::address::Terms;
 use super::kernel::Emitter;
-use super::types::{LANES, scalar_type, vector_type};
+use super::types::{LANES, is_extended, scalar_type, vector_type};
 
 /// A value of a statement.
 #[derive(Clone, Copy, Debug)]
@@ -222,6 +223,7 @@ impl Emitter<'_, '_> {
         let mut value = None;
         for lane in 0..LANES {
             let element = self.read_element(op, &Self::lane_point(chunk, lane))?;
+            let element = self.lane_of(element, op.dtype);
             value = Some(match value {
                 None => {
                     let ty = vector_type(op.dtype).ok_or("no vectors of this element type")?;
@@ -235,7 +237,7 @@ impl Emitter<'_, '_> {
 
     /// Reads the element of one point.
     pub(super) fn read_element(&mut self, op: &Operand, point: &[i64]) -> Result<Value, String> {
-        let ty = scalar_type(op.dtype)?;
+        let ty = scalar_type(op.dtype);
         self.read_with(op, point, ty, false)?.ok_or_else(|| "an element that cannot be read".into())
     }
 
@@ -285,7 +287,11 @@ impl Emitter<'_, '_> {
         if !self.written.contains(&op.buffer) {
             flags = flags.with_readonly().with_can_move();
         }
-        let mut value = self.b.ins().load(ty, flags, address, displacement);
+        let mut value = if wide && is_extended(op.dtype) {
+            self.b.ins().uload16x4(flags, address, displacement)
+        } else {
+            self.b.ins().load(ty, flags, address, displacement)
+        };
         if let (Inside::If(inside), Some((fill, _))) = (inside, &op.fill) {
             let fill = self.constant(*fill, wide)?;
             value = self.b.ins().select(inside, value, fill);
@@ -338,7 +344,10 @@ impl Emitter<'_, '_> {
             return Ok(());
         }
         for lane in 0..LANES {
-            let element = self.b.ins().extractlane(wide, lane as u8);
+            let mut element = self.b.ins().extractlane(wide, lane as u8);
+            if is_extended(op.dtype) {
+                element = self.b.ins().ireduce(scalar_type(op.dtype), element);
+            }
             self.write_element(op, &Self::lane_point(chunk, lane), element)?;
         }
         Ok(())
@@ -368,8 +377,25 @@ impl Emitter<'_, '_> {
         let base = self.pointer(op.buffer).ok_or("a buffer without a pointer")?;
         let address = self.address(op.stmt, base, terms);
         let displacement = self.displacement(op, constant)?;
+        let extended = is_extended(op.dtype) && self.b.func.dfg.value_type(value).is_vector();
+        let value = if extended { self.narrowed(value) } else { value };
         self.b.ins().store(MemFlagsData::new().with_notrap(), value, address, displacement);
         Ok(())
+    }
+
+    /// An element as a lane of its type's vectors.
+    fn lane_of(&mut self, element: Value, dtype: DType) -> Value {
+        if is_extended(dtype) { self.b.ins().uextend(I32, element) } else { element }
+    }
+
+    /// The low halves of four lanes, side by side in 64 bits.
+    fn narrowed(&mut self, lanes: Value) -> Value {
+        // Packing saturates signed numbers, so each half becomes one.
+        let high = self.b.ins().ishl_imm_u(lanes, 16);
+        let signed = self.b.ins().sshr_imm_u(high, 16);
+        let packed = self.b.ins().snarrow(signed, signed);
+        let packed = self.b.ins().bitcast(I64X2, MemFlagsData::new().with_endianness(Endianness::Little), packed);
+        self.b.ins().extractlane(packed, 0)
     }
 
     /// A constant.
@@ -388,7 +414,7 @@ impl Emitter<'_, '_> {
             match scalar.dtype {
                 DType::F32 => self.b.ins().f32const(f32::from_bits(scalar.bits as u32)),
                 DType::F64 => self.b.ins().f64const(f64::from_bits(scalar.bits)),
-                dtype => self.b.ins().iconst(scalar_type(dtype)?, scalar.bits as i64),
+                dtype => self.b.ins().iconst(scalar_type(dtype), scalar.bits as i64),
             }
         };
         if !wide {
@@ -415,12 +441,13 @@ impl Emitter<'_, '_> {
             return Ok(wide);
         }
         let wide = if dtype == DType::Bool {
-            let lane = self.b.ins().uextend(cranelift_codegen::ir::types::I32, v.value);
+            let lane = self.b.ins().uextend(I32, v.value);
             let lane = self.b.ins().ineg(lane);
-            self.b.ins().splat(cranelift_codegen::ir::types::I32X4, lane)
+            self.b.ins().splat(I32X4, lane)
         } else {
             let ty = vector_type(dtype).ok_or_else(|| format!("there are no vectors of {dtype}"))?;
-            self.b.ins().splat(ty, v.value)
+            let lane = self.lane_of(v.value, dtype);
+            self.b.ins().splat(ty, lane)
         };
         self.memo.splats.insert(v.value, wide);
         Ok(wide)
@@ -429,5 +456,5 @@ impl Emitter<'_, '_> {
 
 /// Truth values in vectors are masks as wide as the elements compared.
 fn mask_of(dtype: DType) -> Option<Type> {
-    (dtype == DType::Bool).then_some(cranelift_codegen::ir::types::I32X4)
+    (dtype == DType::Bool).then_some(I32X4)
 }

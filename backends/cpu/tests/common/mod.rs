@@ -11,7 +11,7 @@ use aic_cpu::{Compiled, CpuTarget, Options};
 use aic_ir::machine::{Arch, builtin};
 use aic_ir::plan::{self, Place, Plan};
 use aic_ir::tile::{Program, Step, Storage, interp, materialize};
-use aic_ir::types::{DType, Tensor};
+use aic_ir::types::Tensor;
 
 /// Every level of x86-64 that this test can run.
 pub const MACHINES: [&str; 3] = ["x86-64", "x86-64-v2", "x86-64-v3"];
@@ -95,7 +95,7 @@ fn assert_same(what: &str, compiled: &Compiled, outputs: Vec<Vec<u8>>, expected:
 
 fn first_difference(a: &Tensor, b: &Tensor) -> Option<(u64, f64, f64)> {
     let size = a.ty().dtype().bytes() as usize;
-    let is_float = matches!(a.ty().dtype(), DType::F32 | DType::F64);
+    let is_float = a.ty().dtype().is_float();
     (0..a.ty().elems()).find_map(|i| {
         let range = i as usize * size..(i as usize + 1) * size;
         let (x, y) = (a.get_f64(i)?, b.get_f64(i)?);

@@ -5,7 +5,7 @@ use super::{Refusal, dim_of, kernel_named, stmt_named};
 use crate::machine::Target;
 use crate::schedule::DimRef;
 use crate::tile::{
-    Access, Exec, Expr, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
+    Access, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
 };
 use crate::types::DType;
 
@@ -28,6 +28,7 @@ pub(super) fn vectorize(program: &mut Program, kernel: &str, dim: &DimRef, targe
         return fail("a reduction runs by its tree; rfactor it and vectorize the accumulation".into());
     }
     let var = Var::Dim(d as u32);
+    let moves = !matches!(stmt.op, StmtOp::Mma { .. } | StmtOp::Reduce { .. });
     for access in stmt.accesses() {
         let info = &program.buffers[access.buffer];
         if access.fill.is_some() {
@@ -36,8 +37,8 @@ pub(super) fn vectorize(program: &mut Program, kernel: &str, dim: &DimRef, targe
         if let Some(reason) = stride_problem(program, data, stmt, access, var) {
             return fail(reason);
         }
-        let four_bytes = info.dtype.bytes() == 4;
-        if !four_bytes && access.index.iter().any(|e| e.uses(var)) {
+        let fills = fills_lanes(info.dtype) || (moves && is_half(info.dtype));
+        if !fills && access.index.iter().any(|e| e.uses(var)) {
             return fail(format!("elements of type {} do not fill the lanes", info.dtype));
         }
     }
@@ -72,19 +73,39 @@ fn stride_problem(program: &Program, data: &KernelData, stmt: &StmtData, access:
     (hidden || !(0..=1).contains(&stride)).then(|| format!("`{}` is not contiguous along it", info.name))
 }
 
-/// Why an expression cannot be evaluated in lanes of four bytes.
+/// Why an expression cannot be evaluated in lanes of four bytes. 16-bit floats are bits in such lanes: they may be moved,
+/// and taken as `u16` to be extended or cut off.
 fn lane_problem(program: &Program, value: &Expr) -> Option<String> {
-    let narrow = |dtype: DType| dtype.bytes() != 4 && dtype != DType::Bool;
-    value.insts.iter().find_map(|inst| match inst {
-        Inst::Load(a) => {
-            let dtype = program.buffers[a.buffer].dtype;
-            (dtype.bytes() != 4).then(|| format!("it loads elements of type {dtype}"))
+    let types = match value.dtypes(&|b| program.buffers.get(b).map(|d| d.dtype)) {
+        Ok(types) => types,
+        Err(error) => return Some(error.to_string()),
+    };
+    let of = |r: &ExprRef| types[r.0 as usize];
+    let lane = |dtype: DType| fills_lanes(dtype) || dtype == DType::Bool;
+    value.insts.iter().zip(&types).find_map(|(inst, &dtype)| match inst {
+        Inst::Load(_) => (!fills_lanes(dtype) && !is_half(dtype)).then(|| format!("it loads elements of type {dtype}")),
+        Inst::Const(_) | Inst::Select(..) | Inst::Bitcast(..) if is_half(dtype) || dtype == DType::U16 => None,
+        Inst::Cast(to, a) if *to == DType::U16 || of(a) == DType::U16 => {
+            let other = if *to == DType::U16 { of(a) } else { *to };
+            let plain = matches!(other, DType::I32 | DType::U32);
+            (!plain).then(|| format!("it casts {} to {to}", of(a)))
         }
-        Inst::Const(c) if narrow(c.dtype) => Some(format!("it computes with type {}", c.dtype)),
-        Inst::Cast(to, _) | Inst::Bitcast(to, _) if narrow(*to) => Some(format!("it computes with type {to}")),
-        Inst::Binary(crate::tile::ScalarBinary::Div, ..) | Inst::Const(_) | Inst::Cast(..) | Inst::Bitcast(..) => None,
-        Inst::Unary(..) | Inst::Binary(..) | Inst::Fma(..) | Inst::Select(..) | Inst::Math(..) | Inst::Pow(..) => None,
+        Inst::Cast(_, a) | Inst::Unary(_, a) | Inst::Math(_, a) | Inst::Binary(_, a, _) | Inst::Pow(a, _)
+            if !lane(of(a)) =>
+        {
+            Some(format!("it computes with type {}", of(a)))
+        }
+        _ => (!lane(dtype)).then(|| format!("it computes with type {dtype}")),
     })
+}
+
+/// Whether four elements of a type are a vector.
+fn fills_lanes(dtype: DType) -> bool {
+    dtype.bytes() == 4
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
 }
 
 /// Repeats a loop's body in the code.

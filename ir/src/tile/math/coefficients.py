@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Derives the polynomial coefficients of the elementary functions: `python3 coefficients.py` (needs mpmath).
 
-Each polynomial is the minimax one for a weighted error, found by the exchange algorithm of Remez. Coefficients are then
-rounded to binary32 one after the other, from the lowest degree, and those left are fitted again around them, so
-that the rounding of the large coefficients is made up by the small ones.
+Each polynomial is the minimax one for a weighted error, found by the exchange algorithm of Remez. Coefficients in binary32
+are then rounded one after the other, from the lowest degree, and those left are fitted again around them, so
+that the rounding of the large coefficients is made up by the small ones. Those in binary64 are rounded all at once.
 """
 
 from mpmath import mp, mpf, matrix, lu_solve, exp, expm1, erf, erfc, log, log1p, sin, cos, sqrt, cos as mpcos, pi
 import struct
 
-mp.dps = 40
+mp.dps = 50
 
 
 def f32(x):
@@ -76,6 +76,40 @@ def fit(name, target, weight, powers, lo, hi, again=True):
     return [float(fixed[p]) for p in powers]
 
 
+def fit64(name, target, weight, degree, lo, hi):
+    """Minimax of a degree with coefficients in binary64."""
+    powers = list(range(degree + 1))
+    c, best = remez(target, weight, powers, lo, hi, grid=600)
+    c = [float(x) for x in c]
+    final = max(
+        abs(weight(x) * (sum(mpf(ci) * x**i for i, ci in enumerate(c)) - target(x)))
+        for x in (mpf(lo) + (mpf(hi) - mpf(lo)) * i / 1000 for i in range(1001))
+    )
+    print(f"{name} (binary64): error 2^{float(log(best, 2)):.2f}, rounded 2^{float(log(final, 2)):.2f}")
+    for i, x in enumerate(c):
+        print(f"    x^{i}: {x!r}")
+
+
+def double(half_ln2, tiny):
+    q = lambda f: (expm1(f) - f) / f**2 if abs(f) > tiny else mpf(1) / 2
+    fit64("exp", q, lambda f: f**2 / exp(f), 9, -half_ln2, half_ln2)
+    fit64("expm1", q, lambda f: f / (expm1(f) / f) if abs(f) > tiny else f, 10, -half_ln2, half_ln2)
+    # log((1 + s) / (1 - s)) = 2 s + s^3 q(s^2).
+    ls = lambda z: (log((1 + sqrt(z)) / (1 - sqrt(z))) / sqrt(z) - 2) / z if z > mpf(10) ** -12 else mpf(2) / 3
+    for name, degree in [("log", 6), ("atanh", 9)]:
+        fit64(name, ls, lambda z: z / (2 + z * ls(z)), degree, 0, mpf("0.1717") ** 2)
+    es = lambda s: erf(sqrt(s)) / sqrt(s) - 1 if s > tiny else 2 / sqrt(pi) - 1
+    fit64("erf small", es, lambda s: 1 / (1 + es(s)), 13, 0, 1)
+    # In powers of x - 3.4375; 1 - erf(5.9) is below half a unit of the last place of 1.
+    root = lambda t: erfc(t + mpf("3.4375")) ** mpf("0.25")
+    fit64("erf large", root, lambda t: 4 * root(t) ** 3, 23, mpf(1) - mpf("3.4375"), mpf("5.9") - mpf("3.4375"))
+    quarter = pi / 4 * mpf("1.0005")
+    sq = lambda s: (sin(sqrt(s)) / sqrt(s) - 1) / s if s > mpf(10) ** -12 else -mpf(1) / 6
+    fit64("sin", sq, lambda s: s / (1 + s * sq(s)), 5, 0, quarter**2)
+    cq = lambda s: (cos(sqrt(s)) - 1 + s / 2) / s**2 if s > mpf(10) ** -12 else mpf(1) / 24
+    fit64("cos", cq, lambda s: s**2 / cos(sqrt(s)), 5, 0, quarter**2)
+
+
 def main():
     half_ln2 = log(2) / 2 * mpf("1.0005")
     tiny = mpf(10) ** -12
@@ -102,6 +136,7 @@ def main():
     fit("sin", sq, lambda s: s / (1 + s * sq(s)), [0, 1, 2], 0, quarter**2)
     cq = lambda s: (cos(sqrt(s)) - 1 + s / 2) / s**2 if s > mpf(10) ** -9 else mpf(1) / 24
     fit("cos", cq, lambda s: s**2 / cos(sqrt(s)), [0, 1, 2], 0, quarter**2)
+    double(half_ln2, tiny)
 
 
 if __name__ == "__main__":

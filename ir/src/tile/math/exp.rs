@@ -3,7 +3,7 @@
 //! `y = n ln 2 + f` with `n` an integer and `|f| <= ln 2 / 2`; then `e^y = 2^n e^f`. `n` is found by adding a constant so large
 //! that the sum is rounded to an integer, whose bits are then shifted to where exponents stand.
 
-use super::{Code, MAGIC};
+use super::{Code, Format};
 use crate::tile::expr::{ExprRef, ScalarBinary};
 
 /// `ln 2` in two parts; the first has 15 bits, so that its product with `n` is exact.
@@ -29,6 +29,40 @@ const EXPM1: [f32; 5] = [
     f32::from_bits(0x3ab5_6028),
 ];
 
+/// [`EXP`] in binary64: 2^-56.3.
+const EXP_DOUBLE: [f64; 10] = [
+    0.5000000000000011,
+    0.1666666666666641,
+    0.04166666666652973,
+    0.00833333333349498,
+    0.001388888894375879,
+    0.0001984126950576047,
+    2.480149295080446e-05,
+    2.755758681881435e-06,
+    2.7630305859655486e-07,
+    2.50000138317822e-08,
+];
+
+/// [`EXPM1`] in binary64: 2^-59.6.
+const EXPM1_DOUBLE: [f64; 11] = [
+    0.5,
+    0.16666666666666677,
+    0.041666666666666505,
+    0.008333333333321653,
+    0.0013888888888962617,
+    0.000198412698860735,
+    2.480158717220584e-05,
+    2.7557244254062392e-06,
+    2.755740279366568e-07,
+    2.510902452950259e-08,
+    2.0875324233829476e-09,
+];
+
+/// `ln 2` in two parts in binary64; the first has 32 bits, so that its product with `n` is exact.
+pub(super) const LN2_HIGH_DOUBLE: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
+/// The rest of `ln 2`.
+pub(super) const LN2_LOW_DOUBLE: f64 = 1.908_214_929_270_587_7e-10;
+
 /// `y` reduced: `bits` of a float whose low bits are `n` plus a bias, and `f`.
 struct Reduced {
     bits: ExprRef,
@@ -37,19 +71,35 @@ struct Reduced {
 
 impl Code {
     /// Reduces `y`, and adds `bias` to the integer in `bits`.
-    fn reduce(&mut self, y: ExprRef, bias: f32) -> Reduced {
-        let magic = self.f(MAGIC + bias);
-        let shifted = self.fma_by(y, std::f32::consts::LOG2_E, magic);
+    fn reduce(&mut self, y: ExprRef, bias: i32) -> Reduced {
+        let magic = self.f(self.format.magic() + f64::from(bias));
+        let shifted = match self.format {
+            Format::Single => self.fma_by(y, std::f32::consts::LOG2_E, magic),
+            Format::Double => self.fma_by(y, std::f64::consts::LOG2_E, magic),
+        };
         let n = self.sub(shifted, magic);
-        let f = self.fma_by(n, -LN2_HIGH, y);
-        let f = self.fma_by(n, -LN2_LOW, f);
+        let (high, low) = self.ln2();
+        let f = self.fma_by(n, -high, y);
+        let f = self.fma_by(n, -low, f);
         Reduced { bits: self.bits(shifted), f }
+    }
+
+    /// `ln 2` in two parts.
+    pub(super) fn ln2(&self) -> (f64, f64) {
+        match self.format {
+            Format::Single => (f64::from(LN2_HIGH), f64::from(LN2_LOW)),
+            Format::Double => (LN2_HIGH_DOUBLE, LN2_LOW_DOUBLE),
+        }
     }
 
     /// `e^f` for a reduced argument.
     fn exp_reduced(&mut self, f: ExprRef) -> ExprRef {
-        let [c2, c3, c4, c5, c6] = EXP;
-        self.polynomial(f, &[1.0, 1.0, c2, c3, c4, c5, c6])
+        let mut coefficients = vec![1.0, 1.0];
+        match self.format {
+            Format::Single => coefficients.extend(EXP.map(f64::from)),
+            Format::Double => coefficients.extend(EXP_DOUBLE),
+        }
+        self.polynomial(f, &coefficients)
     }
 
     /// `e^y`.
@@ -60,11 +110,15 @@ impl Code {
     /// `e^(y + low)`, where `low` is much smaller than `y`.
     pub(super) fn exp_of_sum(&mut self, y: ExprRef, low: Option<ExprRef>) -> ExprRef {
         // Beyond these bounds the result is infinite or 0 anyway.
-        let y = self.at_most(y, 89.0);
-        let y = self.at_least(y, -104.0);
-        // With a bias of 2 * 127, both halves of `n` become biased exponents by shifting. The bits of the magic number
-        // above the nine that count are shifted out.
-        let Reduced { bits, f } = self.reduce(y, 254.0);
+        let (largest, smallest) = match self.format {
+            Format::Single => (89.0, -104.0),
+            Format::Double => (710.0, -746.0),
+        };
+        let y = self.at_most(y, largest);
+        let y = self.at_least(y, smallest);
+        // With twice the bias of exponents, both halves of `n` become biased exponents by shifting. The bits of the magic
+        // number above those that count are shifted out.
+        let Reduced { bits, f } = self.reduce(y, 2 * self.format.bias());
         let f = match low {
             Some(low) => self.add(f, low),
             None => f,
@@ -74,7 +128,8 @@ impl Code {
         // steps, of which the first is exact.
         let half = self.shr(bits, 1);
         let rest = self.binary(ScalarBinary::Sub, bits, half);
-        let (half, rest) = (self.shl(half, 23), self.shl(rest, 23));
+        let mantissa = self.format.mantissa();
+        let (half, rest) = (self.shl(half, mantissa), self.shl(rest, mantissa));
         let (half, rest) = (self.float(half), self.float(rest));
         let scaled = self.mul(power, half);
         self.mul(scaled, rest)
@@ -85,15 +140,22 @@ impl Code {
     /// With `t = e^-2a - 1` that is `-t / (t + 2)`, which is accurate for small `a` too, if `t` is.
     pub(super) fn tanh(&mut self, x: ExprRef) -> ExprRef {
         let a = self.abs(x);
-        // 1 - tanh(9.1) is below a quarter of a unit in the last place.
-        let a = self.at_most(a, 9.1);
+        // From here on, 1 - tanh is below a quarter of a unit in the last place.
+        let bound = match self.format {
+            Format::Single => f64::from(9.1f32),
+            Format::Double => 19.4,
+        };
+        let a = self.at_most(a, bound);
         let y = self.scale(a, -2.0);
-        // A bias of 127 makes the shifted bits 2^n.
-        let Reduced { bits, f } = self.reduce(y, 127.0);
-        let q = self.polynomial(f, &EXPM1);
+        // The bias of exponents makes the shifted bits 2^n.
+        let Reduced { bits, f } = self.reduce(y, self.format.bias());
+        let q = match self.format {
+            Format::Single => self.polynomial(f, &EXPM1),
+            Format::Double => self.polynomial(f, &EXPM1_DOUBLE),
+        };
         let square = self.mul(f, f);
         let p = self.fma(square, q, f);
-        let power = self.shl(bits, 23);
+        let power = self.shl(bits, self.format.mantissa());
         let power = self.float(power);
         // 2^n (1 + p) - 1
         let minus_one = self.f(-1.0);
@@ -110,11 +172,15 @@ impl Code {
     pub(super) fn sigmoid(&mut self, x: ExprRef) -> ExprRef {
         let a = self.abs(x);
         let y = self.neg(a);
-        let y = self.at_least(y, -104.0);
+        let smallest = match self.format {
+            Format::Single => -104.0,
+            Format::Double => -746.0,
+        };
+        let y = self.at_least(y, smallest);
         // No power is above 1, so 2^(n + 64) is always a float; 2^-64 follows as a factor, for subnormal results.
-        let Reduced { bits, f } = self.reduce(y, 127.0 + 64.0);
+        let Reduced { bits, f } = self.reduce(y, self.format.bias() + 64);
         let power = self.exp_reduced(f);
-        let scale = self.shl(bits, 23);
+        let scale = self.shl(bits, self.format.mantissa());
         let scale = self.float(scale);
         let scaled = self.mul(power, scale);
         let s = self.scale(scaled, f32::from_bits((127 - 64) << 23));

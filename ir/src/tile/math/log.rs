@@ -2,10 +2,8 @@
 //!
 //! `x = 2^e m` with `m` in `[sqrt(1/2), sqrt(2))`; then `log x = e ln 2 + log m`.
 
-use super::Code;
-use super::exp::{LN2_HIGH, LN2_LOW};
+use super::{Code, Format};
 use crate::tile::expr::{ExprRef, Inst, ScalarUnary};
-use crate::types::DType;
 
 /// `(log(1 + f) - f + f^2 / 2) / f^3`; the logarithm has a relative error of 2^-27.2.
 const LOG: [f32; 8] = [
@@ -27,22 +25,52 @@ const ATANH: [f32; 4] = [
     f32::from_bits(0x3e71_7eeb),
 ];
 
+/// As [`ATANH`] in binary64, for the logarithm itself: 2^-59.1.
+const LOG_DOUBLE: [f64; 7] = [
+    0.6666666666666735,
+    0.39999999999411073,
+    0.28571428743309535,
+    0.2222219846693633,
+    0.18183570421002693,
+    0.15313880654571047,
+    0.14797783289874145,
+];
+
+/// [`ATANH`] in binary64: 2^-60.7.
+const ATANH_DOUBLE: [f64; 10] = [
+    0.6666666666666666,
+    0.4,
+    0.28571428571428203,
+    0.22222222222325777,
+    0.18181818165053906,
+    0.15384617061190273,
+    0.13333226340661844,
+    0.11769066230886184,
+    0.1041682225271526,
+    0.11053548109679796,
+];
+
 impl Code {
     /// `x` as `2^e m`: the float `e`, and `m`. Not for zeros, infinities, NaN and negative numbers.
     fn split_exponent(&mut self, x: ExprRef) -> (ExprRef, ExprRef) {
-        let smallest = self.f(f32::MIN_POSITIVE);
+        let mantissa = self.format.mantissa();
+        let (smallest, sqrt_half) = match self.format {
+            Format::Single => (f64::from(f32::MIN_POSITIVE), i64::from(std::f32::consts::FRAC_1_SQRT_2.to_bits())),
+            Format::Double => (f64::MIN_POSITIVE, std::f64::consts::FRAC_1_SQRT_2.to_bits() as i64),
+        };
+        let smallest = self.f(smallest);
         let subnormal = self.lt(x, smallest);
-        let larger = self.scale(x, 8_388_608.0);
+        let larger = self.scale(x, libm::ldexp(1.0, mantissa));
         let normal = self.select(subnormal, larger, x);
         let bits = self.bits(normal);
-        let sqrt_half = self.i(std::f32::consts::FRAC_1_SQRT_2.to_bits() as i32);
+        let sqrt_half = self.i(sqrt_half);
         let above = self.sub(bits, sqrt_half);
-        let e = self.shr(above, 23);
-        let exponent = self.shl(e, 23);
+        let e = self.shr(above, mantissa);
+        let exponent = self.shl(e, mantissa);
         let m = self.sub(bits, exponent);
         let m = self.float(m);
-        let e = self.expr.push(Inst::Cast(DType::F32, e));
-        let (moved, kept) = (self.f(-23.0), self.f(0.0));
+        let e = self.expr.push(Inst::Cast(self.format.float(), e));
+        let (moved, kept) = (self.f(-f64::from(mantissa)), self.f(0.0));
         let correction = self.select(subnormal, moved, kept);
         (self.add(e, correction), m)
     }
@@ -53,14 +81,31 @@ impl Code {
         let minus_one = self.f(-1.0);
         let f = self.add(m, minus_one);
         let square = self.mul(f, f);
-        let cube = self.mul(square, f);
-        let q = self.polynomial(f, &LOG);
+        let (ln2_high, ln2_low) = self.ln2();
         // Small terms first.
-        let low = self.scale(e, LN2_LOW);
-        let low = self.fma(cube, q, low);
-        let low = self.fma_by(square, -0.5, low);
+        let low = self.scale(e, ln2_low);
+        let low = match self.format {
+            Format::Single => {
+                let cube = self.mul(square, f);
+                let q = self.polynomial(f, &LOG);
+                let low = self.fma(cube, q, low);
+                self.fma_by(square, -0.5, low)
+            }
+            // log m = f - f^2/2 + s (f^2/2 + s^2 q(s^2)) with s = f / (2 + f), as in fdlibm (Sun Microsystems, 1993).
+            Format::Double => {
+                let two = self.f(2.0);
+                let d = self.add(f, two);
+                let s = self.div(f, d);
+                let s_square = self.mul(s, s);
+                let q = self.polynomial(s_square, &LOG_DOUBLE);
+                let half_square = self.scale(square, 0.5);
+                let r = self.fma(s_square, q, half_square);
+                let low = self.fma(s, r, low);
+                self.sub(low, half_square)
+            }
+        };
         let rest = self.add(f, low);
-        let mut y = self.fma_by(e, LN2_HIGH, rest);
+        let mut y = self.fma_by(e, ln2_high, rest);
         // Infinity and NaN are their own logarithms.
         let infinity = self.f(f32::INFINITY);
         let finite = self.lt(x, infinity);
@@ -74,7 +119,7 @@ impl Code {
         self.select(negative, nan, y)
     }
 
-    /// `log x` as a sum of two floats, with a relative error of about 2^-31. Arguments as for [`Code::split_exponent`].
+    /// `log x` as a sum of two floats, with a relative error of about 2^-31 (2^-63 in binary64). Arguments as for [`Code::split_exponent`].
     fn log_of_two_parts(&mut self, x: ExprRef) -> (ExprRef, ExprRef) {
         let (e, m) = self.split_exponent(x);
         // log m = log((1 + s) / (1 - s)) with s = f / (2 + f), as a sum too.
@@ -89,18 +134,49 @@ impl Code {
         let s_times = self.mul(s, d_low);
         let rest = self.sub(rest, s_times);
         let s_low = self.div(rest, d);
-        let square = self.mul(s, s);
-        let cube = self.mul(square, s);
-        let q = self.polynomial(square, &ATANH);
-        let high = self.scale(s, 2.0);
-        let low = self.scale(s_low, 2.0);
-        let low = self.fma(cube, q, low);
+        let (high, low) = match self.format {
+            Format::Single => {
+                let square = self.mul(s, s);
+                let cube = self.mul(square, s);
+                let q = self.polynomial(square, &ATANH);
+                let high = self.scale(s, 2.0);
+                let low = self.scale(s_low, 2.0);
+                (high, self.fma(cube, q, low))
+            }
+            Format::Double => self.series_of_two_parts(s, s_low),
+        };
         // The first product is exact, and not smaller than 2 s unless it is 0.
-        let whole = self.scale(e, LN2_HIGH);
+        let (ln2_high, ln2_low) = self.ln2();
+        let whole = self.scale(e, ln2_high);
         let (high, error) = self.exact_sum(whole, high);
         let low = self.add(low, error);
-        let low = self.fma_by(e, LN2_LOW, low);
+        let low = self.fma_by(e, ln2_low, low);
         self.exact_sum(high, low)
+    }
+
+    /// `2 s + s^3 q(s^2)` for `s + s_low` as a sum: exponents of binary64 multiply errors by up to 745, so the cube and the
+    /// first coefficient have two parts as well.
+    fn series_of_two_parts(&mut self, s: ExprRef, s_low: ExprRef) -> (ExprRef, ExprRef) {
+        let (square, square_low) = self.exact_product(s, s);
+        let twice = self.scale(s, 2.0);
+        let square_low = self.fma(twice, s_low, square_low);
+        let rest = self.polynomial(square, &ATANH_DOUBLE[1..]);
+        let rest = self.mul(square, rest);
+        // 2/3, of which the coefficient is the first part.
+        let first = self.f(ATANH_DOUBLE[0]);
+        let (q, q_low) = self.exact_sum(first, rest);
+        let first_low = self.f(3.700_743_415_417_188e-17);
+        let q_low = self.add(q_low, first_low);
+        let (p, p_low) = self.exact_product(square, q);
+        let p_low = self.fma(square, q_low, p_low);
+        let p_low = self.fma(square_low, q, p_low);
+        let (cube, cube_low) = self.exact_product(p, s);
+        let cube_low = self.fma(p_low, s, cube_low);
+        let cube_low = self.fma(p, s_low, cube_low);
+        let (high, low) = self.exact_sum(twice, cube);
+        let low = self.add(low, cube_low);
+        let s_low = self.scale(s_low, 2.0);
+        (high, self.add(low, s_low))
     }
 
     /// `a` to the power `b`; `exponent` is `b` if it is a constant.
@@ -117,14 +193,18 @@ impl Code {
         let (infinity, minus_infinity) = (self.f(f32::INFINITY), self.f(f32::NEG_INFINITY));
         let magnitude = self.abs(a);
         let (log, log_low) = self.log_of_two_parts(magnitude);
-        // From 2^32 on, a power is 0, 1 or infinite.
-        let bounded = self.at_most(b, 4_294_967_296.0);
-        let bounded = self.at_least(bounded, -4_294_967_296.0);
+        // From here on, a power is 0, 1 or infinite.
+        let bound = match self.format {
+            Format::Single => libm::ldexp(1.0, 32),
+            Format::Double => libm::ldexp(1.0, 64),
+        };
+        let bounded = self.at_most(b, bound);
+        let bounded = self.at_least(bounded, -bound);
         let (y, error) = self.exact_product(bounded, log);
         let low = self.fma(bounded, log_low, error);
         // Beyond, the power overflows or vanishes, and the low part may be large.
         let y_magnitude = self.abs(y);
-        let bound = self.f(128.0);
+        let bound = self.f(f64::from(self.format.bias() + 1));
         let small = self.lt(y_magnitude, bound);
         let low = self.select(small, low, zero);
         let mut power = self.exp_of_sum(y, Some(low));
@@ -140,14 +220,14 @@ impl Code {
         // A negative base takes integer exponents only; odd ones keep its sign.
         let rounded = self.expr.push(Inst::Unary(ScalarUnary::Round, b));
         let integer = self.eq(rounded, b);
-        let b_bits = self.expr.push(Inst::Cast(DType::I32, b));
+        let b_bits = self.expr.push(Inst::Cast(self.format.int(), b));
         let one_bit = self.i(1);
         let last = self.and(b_bits, one_bit);
         let odd = self.eq(last, one_bit);
         let odd = self.and(odd, integer);
-        // All floats from 2^24 on are even.
+        // All larger floats are even.
         let b_magnitude = self.abs(b);
-        let limit = self.f(16_777_216.0);
+        let limit = self.f(libm::ldexp(2.0, self.format.mantissa()));
         let exact = self.lt(b_magnitude, limit);
         let odd = self.and(odd, exact);
         let signed = self.with_sign(power, a);
