@@ -10,6 +10,7 @@ use aic_ir::tile::{
 use aic_ir::tile::{Buffer, Layout, Loop};
 use aic_ir::types::{DType, Tensor, TensorType};
 
+/// Types that instructions compute with; 16-bit floats are only converted.
 const DTYPES: [DType; 11] = [
     DType::F32,
     DType::F64,
@@ -73,6 +74,7 @@ impl Build {
         self.program.name = "test".into();
         let k = self.program.kernels.push(self.kernel);
         self.program.steps.push(Step::Run(k));
+        aic_ir::tile::math::expand(&mut self.program, fused);
         for machine in common::MACHINES {
             if !fused || machine == "x86-64-v3" {
                 common::check(what, &self.program, &self.inputs, machine);
@@ -167,6 +169,7 @@ fn values(dtype: DType, salt: u64) -> Tensor {
         match dtype {
             DType::F32 => (floats[at] as f32).to_le_bytes().to_vec(),
             DType::F64 => floats[at].to_le_bytes().to_vec(),
+            DType::F16 | DType::BF16 => Scalar::from_f64(dtype, floats[at]).bits.to_le_bytes()[..2].to_vec(),
             DType::Bool => vec![u8::from((i + salt).is_multiple_of(3))],
             _ => int.to_le_bytes()[..dtype.bytes() as usize].to_vec(),
         }
@@ -177,8 +180,11 @@ fn values(dtype: DType, salt: u64) -> Tensor {
 
 /// `out = value(in0, in1, ...)` over one dimension, alone and, where there are such vectors, in vectors.
 fn map_case(what: &str, inputs: &[Tensor], result: DType, fused: bool, insts: &dyn Fn(&mut Expr, &[ExprRef])) {
-    let by_vectors = |t: DType| matches!(t, DType::F32 | DType::I32 | DType::U32);
-    let vectors = by_vectors(result) && inputs.iter().all(|t| by_vectors(t.ty().dtype()));
+    let half = |t: DType| matches!(t, DType::F16 | DType::BF16);
+    let by_vectors = |t: DType| matches!(t, DType::F32 | DType::I32 | DType::U32) || half(t);
+    // 32-bit integers become 16-bit floats by way of `f64`.
+    let through_f64 = |t: DType| half(result) && matches!(t, DType::I32 | DType::U32);
+    let vectors = by_vectors(result) && inputs.iter().map(|t| t.ty().dtype()).all(|t| by_vectors(t) && !through_f64(t));
     for exec in if vectors { vec![Exec::Unroll, Exec::Vector] } else { vec![Exec::Unroll] } {
         let mut b = Build::default();
         let count = inputs[0].ty().elems();
@@ -246,12 +252,13 @@ fn amounts(dtype: DType) -> Tensor {
 
 #[test]
 fn casts_between_all_types() {
-    for from in DTYPES {
-        for to in DTYPES {
+    for from in DType::ALL {
+        for to in DType::ALL {
             map_case(&format!("cast {from} to {to}"), &[values(from, 0)], to, false, &|e, x| {
                 e.push(Inst::Cast(to, x[0]));
             });
-            if from.bytes() == to.bytes() && from != DType::Bool && to != DType::Bool {
+            let half = |t: DType| matches!(t, DType::F16 | DType::BF16 | DType::U16);
+            if from.bytes() == to.bytes() && from != DType::Bool && to != DType::Bool && half(from) == half(to) {
                 map_case(&format!("bitcast {from} to {to}"), &[values(from, 0)], to, false, &|e, x| {
                     e.push(Inst::Bitcast(to, x[0]));
                 });
