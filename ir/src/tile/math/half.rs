@@ -76,7 +76,7 @@ impl Code {
         let magnitude_mask = self.i(i32::MAX);
         let magnitude = self.and(bits, magnitude_mask);
         let sign = self.binary(ScalarBinary::Xor, bits, magnitude);
-        let rounded = if to == DType::BF16 { self.to_bf16(magnitude) } else { self.to_f16(magnitude) };
+        let rounded = if to == DType::BF16 { self.rounded_to_bf16(magnitude) } else { self.rounded_to_f16(magnitude) };
         // Shifted with copies of the sign, which are cut off.
         let sign = self.shr(sign, 16);
         let both = self.binary(ScalarBinary::Or, rounded, sign);
@@ -95,14 +95,14 @@ impl Code {
         self.shr(sum, dropped)
     }
 
-    fn to_bf16(&mut self, magnitude: ExprRef) -> ExprRef {
+    fn rounded_to_bf16(&mut self, magnitude: ExprRef) -> ExprRef {
         let rounded = self.round_bits(magnitude, 16);
         let (infinity, nan) = (self.i(INFINITY), self.i(0x7fc0));
         let is_nan = self.lt(infinity, magnitude);
         self.select(is_nan, nan, rounded)
     }
 
-    fn to_f16(&mut self, magnitude: ExprRef) -> ExprRef {
+    fn rounded_to_f16(&mut self, magnitude: ExprRef) -> ExprRef {
         // Exponents in the bias of the half; numbers from 65520 on round up to its infinity by themselves.
         let rebias = self.i(-(112 << 23));
         let rebiased = self.add(magnitude, rebias);
