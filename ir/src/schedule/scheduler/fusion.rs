@@ -5,7 +5,7 @@
 
 use super::super::apply::kernel_named;
 use super::{Directive, ScheduleError, Scheduler};
-use crate::tile::{Access, Affine, Kernel, Program, Step, StmtData, StmtOp, Storage, Var};
+use crate::tile::{Access, Affine, Buffer, Kernel, Program, Step, StmtData, StmtOp, Storage, Var};
 
 /// Most statements of a joined kernel; bounds the code that one tile comes to.
 const MAX_STMTS: usize = 24;
@@ -41,7 +41,7 @@ impl Scheduler<'_> {
         }
         let last = &data.stmts[*stmts.last()?];
         let result = last.write();
-        if !is_identity(result, last) || !matches!(self.program.buffers[result.buffer].storage, Storage::Temp) {
+        if rounds_of(result, last).is_none() || !matches!(self.program.buffers[result.buffer].storage, Storage::Temp) {
             return None;
         }
         let start = self.program.steps.iter().position(|s| *s == Step::Run(k))? + 1;
@@ -57,26 +57,33 @@ impl Scheduler<'_> {
             let elementwise = matches!(stmt.op, StmtOp::Map { .. } | StmtOp::Copy { .. });
             let same_box = stmt.dims.len() == last.dims.iter().filter(|d| d.name.starts_with('d')).count()
                 && stmt.dims.iter().all(|d| last.dims.iter().any(|l| l.name == d.name && l.extent == d.extent));
-            let pointwise = is_identity(stmt.write(), stmt)
-                && stmt.reads().iter().all(|a| !written_by(&self.program, k, a) || is_identity(a, stmt));
+            let pointwise = rounds_of(stmt.write(), stmt).is_some()
+                && stmt.reads().iter().all(|read| {
+                    writes_to(&self.program, k, read.buffer)
+                        .all(|(write, by)| rounds_of(read, stmt).is_some_and(|at| rounds_of(write, by) == Some(at)))
+                });
             return (elementwise && same_box && pointwise).then(|| consumer.name.clone());
         }
         None
     }
 }
 
-/// Whether a kernel writes the buffer of an access.
-fn written_by(program: &Program, k: Kernel, access: &Access) -> bool {
+/// The accesses with which a kernel writes a buffer, each with its statement.
+fn writes_to(program: &Program, k: Kernel, buffer: Buffer) -> impl Iterator<Item = (&Access, &StmtData)> {
     let data = &program.kernels[k];
-    data.stmts_in_order().iter().any(|&s| data.stmts[s].write().buffer == access.buffer)
+    let stmts = data.stmts_in_order().into_iter().map(move |s| &data.stmts[s]);
+    stmts.map(|stmt| (stmt.write(), stmt)).filter(move |(write, _)| write.buffer == buffer)
 }
 
-/// Whether coordinates are the statement's own dimensions, in order.
-fn is_identity(access: &Access, stmt: &StmtData) -> bool {
+/// Where in a buffer of rows a statement goes over one row point by point: the leading coordinates, which depend on the rounds
+/// of repeats alone. Empty if it goes over the whole buffer, `None` if it does something else.
+fn rounds_of<'a>(access: &'a Access, stmt: &StmtData) -> Option<&'a [Affine]> {
     let dims: Vec<usize> = (0..stmt.dims.len()).filter(|&i| stmt.dims[i].name.starts_with('d')).collect();
-    access.fill.is_none()
-        && access.index.len() == dims.len()
-        && access.index.iter().zip(&dims).all(|(e, &d)| {
-            e.as_var() == Some(Var::Dim(d as u32)) || (stmt.dims[d].extent == 1 && *e == Affine::constant(0))
-        })
+    let leading = access.index.len().checked_sub(dims.len())?;
+    let (rounds, own) = access.index.split_at(leading);
+    let in_order = own.iter().zip(&dims).all(|(e, &d)| {
+        e.as_var() == Some(Var::Dim(d as u32)) || (stmt.dims[d].extent == 1 && *e == Affine::constant(0))
+    });
+    let moves = |e: &Affine| e.as_constant().is_none() && !(0..stmt.dims.len()).any(|d| e.uses(Var::Dim(d as u32)));
+    (access.fill.is_none() && in_order && rounds.iter().all(moves)).then_some(rounds)
 }
