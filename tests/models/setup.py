@@ -4,8 +4,8 @@
     python3 tests/models/setup.py [--force]
 
 Needs CPython 3.11 or newer with its venv module, PyPI, and about 1.2 GB below `target/test-assets/` (or the folder that
-the variable AIC_TEST_ASSETS names): a venv of the packages pinned in requirements.txt, then all that write_assets.py
-and write_node_cases.py write. Each part leaves a stamp with the hash of what it was made from and is skipped while that
+the variable AIC_TEST_ASSETS names): a venv of the packages pinned in requirements.txt, then all that write_assets.py,
+write_node_cases.py and write_operator_cases.py write. Each part leaves a stamp with the hash of what it was made from and is skipped while that
 has not changed.
 This file itself uses nothing but the standard library.
 """
@@ -25,6 +25,7 @@ OLDEST_PYTHON = (3, 11)  # what the pinned onnxruntime needs
 VENV_SOURCES = ("setup.py", "requirements.txt")
 ASSET_SOURCES = VENV_SOURCES + ("write_assets.py", "encoder_onnx.py", "digits.onnx", "digits_heldout.npz")
 NODE_CASE_SOURCES = VENV_SOURCES + ("write_node_cases.py",)
+OPERATOR_CASE_SOURCES = VENV_SOURCES + ("write_operator_cases.py", "operator_recipes.py", "operators.json")
 WRITTEN = ("minilm", "bert_tiny", "distilbert_tiny", "onnx", "reference")
 
 
@@ -89,6 +90,9 @@ def main():
     def write_node_cases():
         run([python, HERE / "write_node_cases.py", out], "The lines above say which case failed.")
 
+    def write_operator_cases():
+        run([python, HERE / "write_operator_cases.py", out], "The lines above say which case failed.")
+
     with open(out / ".lock", "w") as lock:  # several test programs may start this at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         executable = os.path.realpath(sys.executable)
@@ -96,6 +100,8 @@ def main():
         once(out / "assets.stamp", fingerprint(ASSET_SOURCES, executable), force, f"models and references in {out}", write)
         cases = fingerprint(NODE_CASE_SOURCES, executable)
         once(out / "node-cases.stamp", cases, force, f"ONNX node tests in {out}", write_node_cases)
+        cases = fingerprint(OPERATOR_CASE_SOURCES, executable)
+        once(out / "operator-cases.stamp", cases, force, f"ONNX operators in {out}", write_operator_cases)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! Running a case in this process, on the graph interpreter and as compiled code.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use aic::{Config, Model, Session, TargetSpec};
@@ -101,9 +102,14 @@ fn execute(
     let evaluated = interp::evaluate(graph, inputs).map_err(|e| format!("interpreter: {e}"))?;
     let evaluated: Vec<Tensor> = evaluated.iter().map(interp::Evaluated::to_tensor).collect();
     check(case, &evaluated).map_err(|e| format!("interpreter: {e}"))?;
-    let artifacts = session.compile(model).map_err(|e| format!("compiling: {e}"))?;
-    let outputs = artifacts.runner().and_then(|mut r| r.run(inputs)).map_err(|e| format!("running: {e}"))?;
+    let artifacts = session.compile(model).map_err(|e| format!("compiling: {}", chain(&e)))?;
+    let outputs = artifacts.runner().and_then(|mut r| r.run(inputs)).map_err(|e| format!("running: {}", chain(&e)))?;
     check(case, &outputs).map_err(|e| format!("compiled: {e}"))
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn Error) -> String {
+    std::iter::successors(error.source(), |e| e.source()).fold(error.to_string(), |text, e| format!("{text}: {e}"))
 }
 
 /// The largest distance over all outputs.

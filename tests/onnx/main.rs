@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`support`] | the page of supported operators, from the importer's table |
 //! | [`node`] | the official node tests |
+//! | [`table`] | every declared operator with every declared element type, against onnxruntime |
 //! | [`case`], [`execute`], [`error`] | reading a case, running it, judging what it gives |
+//! | [`parallel`] | cases on all processors |
 //! | [`page`] | keeping generated pages current |
 
 #[path = "../common/asset.rs"]
@@ -14,4 +16,6 @@ mod error;
 mod execute;
 mod node;
 mod page;
+mod parallel;
 mod support;
+mod table;

@@ -7,9 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use aic_frontend::onnx::{self, OpRule};
 use aic_ir::types::DType;
@@ -17,7 +14,7 @@ use aic_ir::types::DType;
 use crate::asset::asset;
 use crate::case::{Case, folders};
 use crate::execute::{self, Outcome, number};
-use crate::page;
+use crate::{page, parallel};
 
 /// Cases of declared operators and types that do not pass, each with the reason. Reviewed one by one; one that passes has
 /// to be removed.
@@ -115,22 +112,12 @@ struct Row {
 fn node_cases_of_declared_operators_pass() {
     let folders = folders(&asset("onnx-node"));
     assert!(folders.len() > 1500, "only {} cases", folders.len());
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(BTreeMap::new());
-    let threads = thread::available_parallelism().map_or(2, |n| n.get());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(folder) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let case = Case::read(folder);
-                    let result = judge(&case);
-                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                    results.insert(case.name.clone(), (case, result));
-                }
-            });
-        }
+    let judged = parallel::map(&folders, |folder| {
+        let case = Case::read(folder);
+        let result = judge(&case);
+        (case.name.clone(), (case, result))
     });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let results: BTreeMap<String, (Case, Result)> = judged.into_iter().collect();
     let first_node = |case: &Case| case.graph().node.first().map(|n| n.op_type.clone()).unwrap_or_default();
     let operators: BTreeMap<String, String> =
         results.iter().map(|(n, (case, _))| (n.clone(), first_node(case))).collect();

@@ -1,8 +1,12 @@
-//! The page of supported operators, written from the table that the importer itself goes by.
+//! The page of supported operators, written from the table that the importer itself goes by, and the same as JSON for
+//! `tests/models/write_operator_cases.py`.
 //!
 //! `AIC_BLESS=1 cargo test --test onnx support` writes it anew.
 
+use std::process::Command;
+
 use aic_frontend::onnx;
+use serde_json::Value;
 
 use crate::page;
 
@@ -40,4 +44,13 @@ fn text() -> String {
 #[test]
 fn the_page_of_operators_is_current() {
     page::check("docs/operators.md", &text());
+}
+
+#[test]
+fn the_table_for_operator_cases_is_current() {
+    let aic = Command::new(env!("CARGO_BIN_EXE_aic")).args(["ops", "--json"]).output().expect("aic starts");
+    let reply: Value = serde_json::from_slice(&aic.stdout).expect("JSON");
+    let rows: Vec<String> = reply["onnx"].as_array().expect("a list").iter().map(Value::to_string).collect();
+    // One line for each operator.
+    page::check("tests/models/operators.json", &format!("[\n{}\n]\n", rows.join(",\n")));
 }

@@ -40,6 +40,7 @@ pub fn ops() -> Reply {
                 "op": r.name,
                 "since": r.since,
                 "until": r.until,
+                "operands": [r.operands.0, r.operands.1],
                 "types": names(r.types),
                 "operand_types": own,
                 "result_types": r.result_types.map(names),
