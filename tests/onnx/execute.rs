@@ -109,7 +109,13 @@ fn execute(
 
 /// An error with all that caused it.
 fn chain(error: &dyn Error) -> String {
-    std::iter::successors(error.source(), |e| e.source()).fold(error.to_string(), |text, e| format!("{text}: {e}"))
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The largest distance over all outputs.
