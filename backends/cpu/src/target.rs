@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 use aic_ir::machine::{Arch, Intrinsic, Machine, Target};
 use aic_ir::tile::{KernelData, Program};
-use cranelift_codegen::isa::{self, TargetIsa};
+use cranelift_codegen::isa::{self, CallConv, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use target_lexicon::{Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Triple};
 
 use crate::CpuError;
+use crate::artifact::Format;
+
+/// The calling convention of functions among each other, on every platform: micro-kernels are assembled for it. Only the functions of
+/// the C interface have the platform's.
+pub(crate) const INTERNAL_CONVENTION: CallConv = CallConv::SystemV;
 
 /// Cranelift's x86 flags and the feature that each needs.
 const X86_FLAGS: &[(&str, &str)] = &[
@@ -49,6 +54,8 @@ pub struct CpuTarget {
     pub triple: Triple,
     /// Cranelift's code generator, set up for both.
     pub isa: Arc<dyn TargetIsa>,
+    /// Format of the platform's objects.
+    pub format: Format,
     /// Micro-kernels that the machine can run.
     intrinsics: Vec<Intrinsic>,
 }
@@ -63,10 +70,19 @@ impl fmt::Debug for CpuTarget {
 }
 
 impl CpuTarget {
+    /// The calling convention of the platform's C compilers.
+    pub(crate) fn c_convention(&self) -> CallConv {
+        match self.machine.arch {
+            Arch::X86_64 => self.isa.default_call_conv(),
+            // What Apple and Microsoft changed concerns variable arguments and those on the stack, which no function here has.
+            Arch::Aarch64 => CallConv::SystemV,
+        }
+    }
+
     /// Sets up code generation for a machine and a platform.
     ///
     /// # Errors
-    /// For triples other than little-endian ELF on x86-64 and AArch64, and for a machine of another architecture.
+    /// For triples other than little-endian ELF, macOS and COFF on x86-64 and AArch64, and for a machine of another architecture.
     pub fn new(machine: Machine, mut triple: Triple) -> Result<Self, CpuError> {
         // Bare-metal triples (`aarch64-unknown-none`) name no format; their tools use ELF.
         if triple.binary_format == BinaryFormat::Unknown && triple.operating_system == OperatingSystem::None_ {
@@ -81,8 +97,11 @@ impl CpuTarget {
         if matches!(triple.environment, Environment::GnuIlp32 | Environment::Gnux32) {
             return Err(refuse("pointers of 32 bits are not supported"));
         }
-        if triple.binary_format != BinaryFormat::Elf {
-            return Err(refuse("only ELF is supported"));
+        let format = Format::of(&triple).ok_or_else(|| refuse("only ELF, Mach-O and COFF are supported"))?;
+        if format == Format::MachO
+            && !matches!(triple.operating_system, OperatingSystem::Darwin(_) | OperatingSystem::MacOSX(_))
+        {
+            return Err(refuse("of Apple's systems only macOS (`darwin`) is supported"));
         }
         if arch != machine.arch {
             return Err(refuse(&format!("machine `{}` is of another architecture", machine.name)));
@@ -95,7 +114,10 @@ impl CpuTarget {
             ("use_colocated_libcalls", "true"),
             ("unwind_info", "false"),
             ("preserve_frame_pointers", "false"),
-            ("enable_probestack", "false"),
+            // Windows gives stacks their pages one by one, as they are touched in order; others as they are touched.
+            ("enable_probestack", if format == Format::Coff { "true" } else { "false" }),
+            ("probestack_strategy", "inline"),
+            ("probestack_size_log2", "12"),
             ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
             ("log2_min_function_alignment", "5"),
         ] {
@@ -112,7 +134,7 @@ impl CpuTarget {
         }
         let isa = builder.finish(settings::Flags::new(flags)).map_err(|e| internal(&e))?;
         let intrinsics = crate::microkernel::intrinsics(&machine);
-        Ok(Self { machine, triple, isa, intrinsics })
+        Ok(Self { machine, triple, isa, format, intrinsics })
     }
 }
 
@@ -151,8 +173,16 @@ mod tests {
 
     #[test]
     fn other_platforms_are_refused() {
-        for triple in ["aarch64_be-unknown-linux-gnu", "x86_64-pc-windows-msvc", "riscv64gc-unknown-linux-gnu"] {
+        for triple in ["aarch64_be-unknown-linux-gnu", "x86_64-unknown-wasi", "riscv64gc-unknown-linux-gnu"] {
             assert!(target("x86-64", triple).is_err(), "{triple}");
+        }
+        assert!(target("aarch64", "aarch64-apple-ios").is_err());
+        for triple in ["x86_64-apple-darwin", "x86_64-pc-windows-msvc", "x86_64-pc-windows-gnu", "x86_64-unknown-uefi"]
+        {
+            assert!(target("x86-64", triple).is_ok(), "{triple}");
+        }
+        for triple in ["aarch64-apple-darwin", "aarch64-pc-windows-msvc"] {
+            assert!(target("aarch64", triple).is_ok(), "{triple}");
         }
         assert!(target("aarch64", "aarch64-unknown-linux-gnu_ilp32").is_err());
         assert!(target("aarch64", "aarch64-unknown-none").is_ok());

@@ -12,6 +12,7 @@ use object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, Symb
 use object::write::{StreamingBuffer, StringId};
 
 use super::ArtifactError;
+use super::format::Sink;
 use super::object::{Binding, Data, Object, RelocationKind, Section, SectionKind};
 use super::weights::Weights;
 
@@ -51,8 +52,7 @@ pub fn write(object: &Object, arch: Arch, weights: Weights<'_>, out: &mut dyn io
         match &section.data {
             Data::Bytes(bytes) => writer.write(bytes),
             Data::Weights { .. } => {
-                let mut sink = Sink { writer: &mut writer };
-                failure = failure.and(weights.write(&mut sink));
+                failure = failure.and(weights.write(&mut Sink(|bytes: &[u8]| writer.write(bytes))));
             }
         }
     }
@@ -219,21 +219,5 @@ fn section_header(section: &Section, place: &Place, writer: &Writer<'_>) -> Sect
         sh_info: 0,
         sh_addralign: section.align,
         sh_entsize: 0,
-    }
-}
-
-/// Passes the weights on. Failures of the output are kept by the buffer behind the writer.
-struct Sink<'w, 'a> {
-    writer: &'w mut Writer<'a>,
-}
-
-impl io::Write for Sink<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! From compiled functions to files: objects, archives, headers, and reading them back.
 //!
 //! ```text
-//! Compiled ─┐                    ┌─ elf ─────▶ .o ─(cc -shared, with cdylib's arguments)─▶ .so
+//! Compiled ─┐                    ┌─ format ──▶ .o ─(cc -shared, with cdylib's arguments)─▶ .so
 //! Spec ─────┼─▶ Artifact ────────┼─ archive ─▶ .a          weights ─▶ external block
 //! Weights ──┘   interface, object└─ header ──▶ .h          manifest ─▶ .json
 //! ```
@@ -12,7 +12,8 @@
 //! | `names` | C identifiers |
 //! | `abi` | the interface's functions: checks, then the program's entry |
 //! | [`object`] | sections, symbols and relocations, in no file format yet |
-//! | `elf`, `archive` | their files |
+//! | [`format`] | the formats of object files; `elf`, `macho`, `coff` write them |
+//! | `archive` | libraries of one object, in the flavor of each format |
 //! | [`cdylib`] | what to tell the system's linker |
 //! | [`weights`] | the weight block, streamed; its external form |
 //! | [`header`] | the generated header and the common `aic.h` |
@@ -25,9 +26,12 @@
 mod abi;
 mod archive;
 pub mod cdylib;
+mod coff;
 mod elf;
+pub mod format;
 pub mod header;
 pub mod interface;
+mod macho;
 pub mod manifest;
 mod names;
 pub mod note;
@@ -42,6 +46,7 @@ use aic_ir::machine::Arch;
 use crate::code::{CallKind, Compiled, Function};
 use crate::{CpuError, CpuTarget};
 use abi::{Referent, Wrapper};
+pub use format::Format;
 pub use interface::{Interface, InterfaceError, Spec, TensorSpec};
 use interface::{TensorInfo, WeightsMode};
 use note::Note;
@@ -66,6 +71,9 @@ pub enum ArtifactError {
     /// The embedded weights are farther away than code can reach.
     #[error("{0} bytes of weights are too many to embed; external weights have no limit")]
     WeightsTooLarge(u64),
+    /// An object that its format has no numbers for.
+    #[error("the object is too large for {0}")]
+    TooLarge(&'static str),
     /// A defect of the compiler.
     #[error("internal error: {0}")]
     Internal(String),
@@ -91,6 +99,7 @@ pub struct Artifact {
     /// Cranelift IR of the interface's functions, as text.
     pub clif: String,
     arch: Arch,
+    format: Format,
 }
 
 impl Artifact {
@@ -144,7 +153,8 @@ impl Artifact {
             relocations: Vec::new(),
         });
         let clif = wrappers.iter().filter_map(|w| Some(format!("; {}\n{}", w.wrapper.name(), w.clif.as_ref()?)));
-        Ok(Self { clif: clif.collect(), interface, object, note, weights_header, arch: target.machine.arch })
+        let (clif, arch, format) = (clif.collect(), target.machine.arch, target.format);
+        Ok(Self { clif, interface, object, note, weights_header, arch, format })
     }
 
     /// Writes an object file. `weights` are those that the artifact was made with.
@@ -152,7 +162,7 @@ impl Artifact {
     /// # Errors
     /// When `out` fails, or the weights do not fit their plan.
     pub fn write_object(&self, weights: Weights<'_>, out: &mut dyn io::Write) -> Result<(), ArtifactError> {
-        elf::write(&self.object, self.arch, weights, out)
+        self.format.write(&self.object, self.arch, weights, out)
     }
 
     /// Writes a static archive with the object in it.
@@ -160,7 +170,8 @@ impl Artifact {
     /// # Errors
     /// As [`Artifact::write_object`].
     pub fn write_static_library(&self, weights: Weights<'_>, out: &mut dyn io::Write) -> Result<(), ArtifactError> {
-        archive::write(&self.object, &format!("{}.o", self.interface.ident), self.arch, weights, out)
+        let member = format!("{}.o", self.interface.ident);
+        archive::write(&self.object, &member, self.format, self.arch, weights, out)
     }
 
     /// Writes the block of external weights: header and contents. Nothing if they are embedded.

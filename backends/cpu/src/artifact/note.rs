@@ -1,6 +1,8 @@
-//! What an object says of itself: an ELF note that is not loaded, for `aic inspect` and other tools.
+//! What an object says of itself: a note that is not loaded, for `aic inspect` and other tools.
 //!
-//! Section `.note.aic`, owner `aic`, type 1; the contents are JSON. A linked program holds one note for each model in it.
+//! In ELF it is in section `.note.aic` with owner `aic` and type 1, and its contents are JSON; a linked program holds one
+//! note for each model in it. Mach-O and COFF objects hold the same bytes, in `__AIC,__note` and `.note.aic`, which their linkers
+//! leave out.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,12 @@ use crate::CpuTarget;
 
 /// Name of the section.
 pub const SECTION: &str = ".note.aic";
+
+/// Segment of the section in Mach-O.
+pub const MACHO_SEGMENT: &str = "__AIC";
+
+/// Name of the section in Mach-O.
+pub const MACHO_SECTION: &str = "__note";
 
 /// Owner of the note.
 pub const OWNER: &str = "aic";
@@ -51,6 +59,19 @@ impl Note {
             interface_hash: interface.hash(),
             interface: interface.clone(),
         }
+    }
+
+    /// The note of a section that [`Note::to_bytes`] made; `None` if it did not.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let word = |i: usize| Some(u32::from_le_bytes(*bytes.get(4 * i..)?.first_chunk()?));
+        let owner = OWNER.len() + 1;
+        let named = bytes.get(12..12 + OWNER.len())? == OWNER.as_bytes();
+        if !(named && word(0)? as usize == owner && word(2)? == TYPE) {
+            return None;
+        }
+        let start = 12 + owner.next_multiple_of(4);
+        let json = bytes.get(start..start.checked_add(word(1)? as usize)?)?;
+        serde_json::from_slice(json).ok()
     }
 
     /// The note as a section holds it.

@@ -4,8 +4,12 @@
 
 use object::read::archive::ArchiveFile;
 use object::read::elf::{ElfFile64, FileHeader as _, NoteIterator, SectionHeader as _};
-use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, elf};
+use object::{
+    Endianness, Object as _, ObjectKind, ObjectSection as _, ObjectSymbol as _, SectionFlags, SymbolKind, elf, macho,
+    pe,
+};
 
+use super::format::Format;
 use super::note::{self, Note};
 use super::weights;
 
@@ -54,7 +58,9 @@ pub struct Contents {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// Not a format that artifacts have.
-    #[error("neither a 64-bit little-endian ELF file, nor an archive of such, nor a block of weights")]
+    #[error(
+        "neither a 64-bit little-endian ELF file, nor a Mach-O or COFF object, nor an archive of such, nor weights"
+    )]
     Format,
     /// Damaged, or cut off.
     #[error("the file is damaged: {0}")]
@@ -66,7 +72,22 @@ pub enum ReadError {
 
 /// Whether a file starts as an artifact does, whatever follows.
 pub fn looks_like_artifact(bytes: &[u8]) -> bool {
-    bytes.starts_with(&elf::ELFMAG) || bytes.starts_with(b"!<arch>\n") || bytes.starts_with(&weights::MAGIC)
+    format_of(bytes).is_some() || bytes.starts_with(b"!<arch>\n") || bytes.starts_with(&weights::MAGIC)
+}
+
+/// The format that a file's first bytes are of.
+fn format_of(bytes: &[u8]) -> Option<Format> {
+    let coff = [pe::IMAGE_FILE_MACHINE_AMD64, pe::IMAGE_FILE_MACHINE_ARM64].map(|m| m.0.to_le_bytes());
+    if bytes.starts_with(&elf::ELFMAG) {
+        Some(Format::Elf)
+    } else if bytes.starts_with(&macho::MH_MAGIC_64.to_le_bytes()) {
+        Some(Format::MachO)
+    } else if coff.iter().any(|m| bytes.starts_with(m)) && bytes.get(4..8) == Some(&[0; 4]) {
+        // There is no more of a magic number than the machine, and the time that artifacts do not have.
+        Some(Format::Coff)
+    } else {
+        None
+    }
 }
 
 /// Reads a file.
@@ -88,14 +109,10 @@ pub fn read(bytes: &[u8]) -> Result<Contents, ReadError> {
         let archive = ArchiveFile::parse(bytes).map_err(damaged)?;
         for member in archive.members() {
             let data = member.map_err(damaged)?.data(bytes).map_err(damaged)?;
-            if data.starts_with(&elf::ELFMAG) {
-                read_elf(data, &mut contents)?;
-            }
+            read_object(data, &mut contents)?;
         }
-    } else if bytes.starts_with(&elf::ELFMAG) {
-        contents.kind = read_elf(bytes, &mut contents)?;
     } else {
-        return Err(ReadError::Format);
+        contents.kind = read_object(bytes, &mut contents)?.ok_or(ReadError::Format)?;
     }
     if contents.models.is_empty() {
         return Err(ReadError::NoModel);
@@ -121,6 +138,45 @@ fn read_weights(bytes: &[u8]) -> Result<Contents, ReadError> {
     }
     let (models, sections, exported, undefined) = Default::default();
     Ok(Contents { kind: Kind::Weights(header), models, sections, exported, undefined })
+}
+
+/// Reads a file of any of the formats; `None` if it is of none.
+fn read_object(bytes: &[u8], contents: &mut Contents) -> Result<Option<Kind>, ReadError> {
+    match format_of(bytes) {
+        None => Ok(None),
+        Some(Format::Elf) => read_elf(bytes, contents).map(Some),
+        Some(format @ (Format::MachO | Format::Coff)) => {
+            let file = object::File::parse(bytes).map_err(damaged)?;
+            if file.kind() != ObjectKind::Relocatable {
+                return Ok(None);
+            }
+            for section in file.sections() {
+                let name = section.name().map_err(damaged)?.to_owned();
+                let segment = section.segment_name().map_err(damaged)?;
+                if name == note::SECTION || (segment, &name[..]) == (Some(note::MACHO_SEGMENT), note::MACHO_SECTION) {
+                    let note = Note::from_bytes(section.data().map_err(damaged)?);
+                    contents.models.push(note.ok_or_else(|| ReadError::Damaged("its note is none".to_owned()))?);
+                    continue;
+                }
+                let writable = match section.flags() {
+                    SectionFlags::Coff { characteristics } => characteristics.contains(pe::IMAGE_SCN_MEM_WRITE),
+                    _ => segment != Some("__TEXT"),
+                };
+                contents.sections.push(SectionSize { name, bytes: section.size(), writable });
+            }
+            // Sections have symbols in COFF.
+            for symbol in file.symbols().filter(|s| s.kind() != SymbolKind::Section) {
+                let name = symbol.name().map_err(damaged)?;
+                let name = name.strip_prefix(format.symbol_prefix()).unwrap_or(name).to_owned();
+                if symbol.is_undefined() {
+                    contents.undefined.push(name);
+                } else if symbol.is_global() {
+                    contents.exported.push(name);
+                }
+            }
+            Ok(Some(Kind::Object))
+        }
+    }
 }
 
 fn read_elf(bytes: &[u8], contents: &mut Contents) -> Result<Kind, ReadError> {

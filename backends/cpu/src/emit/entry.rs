@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::kernel::params;
 use crate::status::Status;
+use crate::target::INTERNAL_CONVENTION;
 use crate::{CpuError, CpuTarget};
 
 /// The parameters of an entry.
@@ -38,8 +39,7 @@ pub(super) fn build(
     functions: &FxHashMap<Kernel, usize>,
     context: &mut FunctionBuilderContext,
 ) -> Result<Function, CpuError> {
-    let call_conv = target.isa.default_call_conv();
-    let mut sig = Signature::new(call_conv);
+    let mut sig = Signature::new(INTERNAL_CONVENTION);
     sig.params.extend([AbiParam::new(I64); 4]);
     sig.returns.push(AbiParam::new(I32));
     let mut function = Function::with_name_signature(UserFuncName::default(), sig);
@@ -75,7 +75,7 @@ pub(super) fn build(
                 arguments.extend(repeats.iter().map(|r| r.round));
                 let Some(&index) = functions.get(k) else { continue };
                 let callee = *imported.entry(index).or_insert_with(|| {
-                    let mut sig = Signature::new(call_conv);
+                    let mut sig = Signature::new(INTERNAL_CONVENTION);
                     sig.params.extend(arguments.iter().map(|_| AbiParam::new(I64)));
                     let signature = b.import_signature(sig);
                     let name = UserExternalName { namespace: 0, index: index as u32 };

@@ -7,6 +7,7 @@ use cranelift_codegen::ir::{AbiParam, ExtFuncData, ExternalName, InstBuilder, Si
 
 use super::kernel::Emitter;
 use crate::microkernel;
+use crate::target::INTERNAL_CONVENTION;
 
 impl Emitter<'_, '_> {
     /// Executes a statement's whole tile by the intrinsic that it names.
@@ -24,10 +25,9 @@ impl Emitter<'_, '_> {
             let origin = vec![0; stmt.dims.len()];
             pointers.push(self.element_pointer(&operand, &origin)?);
         }
-        let convention = self.target.isa.default_call_conv();
         let b = &mut self.b;
         let function = *self.callees.entry(callee).or_insert_with(|| {
-            let mut signature = Signature::new(convention);
+            let mut signature = Signature::new(INTERNAL_CONVENTION);
             signature.params.extend([AbiParam::new(I64); 3]);
             let signature = b.import_signature(signature);
             let name = UserExternalName { namespace: 0, index: callee as u32 };

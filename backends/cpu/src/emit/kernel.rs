@@ -16,6 +16,7 @@ use super::FunctionTable;
 use super::address::{DATA, Index, Key, is_unrolled};
 use super::registers::Registers;
 use super::values::Memo;
+use crate::target::INTERNAL_CONVENTION;
 use crate::{CpuError, CpuTarget};
 
 /// State while a kernel's function is built.
@@ -63,7 +64,7 @@ pub(super) fn build(
     table: &mut FunctionTable,
     context: &mut FunctionBuilderContext,
 ) -> Result<Function, CpuError> {
-    let mut sig = Signature::new(target.isa.default_call_conv());
+    let mut sig = Signature::new(INTERNAL_CONVENTION);
     let buffers = params(program, kernel);
     let (repeats, body) = kernel.repeated();
     sig.params.extend((0..buffers.len() + repeats.len()).map(|_| AbiParam::new(I64)));

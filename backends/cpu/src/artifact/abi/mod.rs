@@ -137,7 +137,9 @@ pub(super) fn compile(
         let references = Vec::new();
         functions.push(WrapperCode { wrapper: Wrapper::Cpu, code, align, references, frame_bytes, clif: None });
     }
-    let wrappers = wrappers::Wrappers { interface, input_count, output_count, header, checks_cpu, isa: &*isa };
+    let convention = target.c_convention();
+    let wrappers =
+        wrappers::Wrappers { interface, input_count, output_count, header, checks_cpu, isa: &*isa, convention };
     let mut build = |wrapper, function| -> Result<(), ArtifactError> {
         functions.push(compile::compile(wrapper, function, &*isa)?);
         Ok(())

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{
     AbiParam, Block, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData, Signature,
     StackSlot, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use aic_ir::plan::ALIGN_BYTES;
@@ -16,6 +16,7 @@ use super::{Referent, Wrapper, io};
 use crate::artifact::interface::{ABI_VERSION, Interface, TensorInfo, WeightsMode};
 use crate::artifact::weights::{Checksum, HEADER_BYTES, Header};
 use crate::status::Status;
+use crate::target::INTERNAL_CONVENTION;
 
 /// What the functions are made for.
 pub struct Wrappers<'a> {
@@ -29,6 +30,8 @@ pub struct Wrappers<'a> {
     /// Whether there is a function `cpu` to be asked.
     pub checks_cpu: bool,
     pub isa: &'a dyn TargetIsa,
+    /// The calling convention of the platform's C compilers.
+    pub convention: CallConv,
 }
 
 impl Wrappers<'_> {
@@ -56,7 +59,7 @@ impl Wrappers<'_> {
                 code.require_block(state);
             }
             if states.is_empty() {
-                let status = code.call(Referent::Entry, &self.signature(4), &[ins, outs, arena, weights]);
+                let status = code.call(Referent::Entry, &self.entry_signature(), &[ins, outs, arena, weights]);
                 return code.ret(status);
             }
             let mut all_ins = ins_loaded.into_iter();
@@ -79,7 +82,7 @@ impl Wrappers<'_> {
                 code.set_element(out_slot, i, pointer);
             }
             let (ins, outs) = (code.address(in_slot), code.address(out_slot));
-            let status = code.call(Referent::Entry, &self.signature(4), &[ins, outs, arena, weights]);
+            let status = code.call(Referent::Entry, &self.entry_signature(), &[ins, outs, arena, weights]);
             // A run that failed leaves the state as it was.
             let failed = code.compare(IntCC::NotEqual, status, 0);
             code.return_if(failed, status);
@@ -208,9 +211,14 @@ impl Wrappers<'_> {
         code.b.ins().symbol_value(code.pointer, weights)
     }
 
+    /// That of the program's entry.
+    fn entry_signature(&self) -> Signature {
+        Signature { call_conv: INTERNAL_CONVENTION, ..self.signature(4) }
+    }
+
     /// `aic_status f(pointer, …)`.
     fn signature(&self, pointers: usize) -> Signature {
-        let mut signature = Signature::new(self.isa.default_call_conv());
+        let mut signature = Signature::new(self.convention);
         signature.params = vec![AbiParam::new(self.isa.pointer_type()); pointers];
         signature.returns.push(AbiParam::new(I32));
         signature
