@@ -3,10 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Tools that tests call: C and C++ compilers, valgrind, binutils; a compiler and an emulator for AArch64.
+# Tools that tests call: C and C++ compilers, valgrind, binutils; a compiler and an emulator for AArch64;
+# linkers of Mach-O and COFF.
 missing=()
 for pair in cc:gcc c++:g++ valgrind:valgrind nm:binutils \
-    aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static; do
+    aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static \
+    lld:lld; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if ((${#missing[@]})); then

@@ -97,6 +97,9 @@ impl CpuTarget {
         if matches!(triple.environment, Environment::GnuIlp32 | Environment::Gnux32) {
             return Err(refuse("pointers of 32 bits are not supported"));
         }
+        if triple.operating_system == OperatingSystem::Uefi {
+            return Err(refuse("UEFI takes the objects of `x86_64-pc-windows-msvc` and `aarch64-pc-windows-msvc`"));
+        }
         let format = Format::of(&triple).ok_or_else(|| refuse("only ELF, Mach-O and COFF are supported"))?;
         if format == Format::MachO
             && !matches!(triple.operating_system, OperatingSystem::Darwin(_) | OperatingSystem::MacOSX(_))
@@ -177,6 +180,7 @@ mod tests {
             assert!(target("x86-64", triple).is_err(), "{triple}");
         }
         assert!(target("aarch64", "aarch64-apple-ios").is_err());
+        assert!(target("x86-64", "x86_64-unknown-uefi").is_err());
         for triple in ["x86_64-apple-darwin", "x86_64-pc-windows-msvc", "x86_64-pc-windows-gnu", "x86_64-unknown-uefi"]
         {
             assert!(target("x86-64", triple).is_ok(), "{triple}");

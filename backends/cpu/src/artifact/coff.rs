@@ -110,15 +110,14 @@ struct Layout<'a> {
 impl<'a> Layout<'a> {
     fn reserve(object: &'a Object, names: &'a [String], writer: &mut Writer<'a>) -> Result<Self, ArtifactError> {
         let too_large = || ArtifactError::TooLarge("COFF");
-        let present = || object.sections.iter().zip(names).filter(|(s, _)| s.kind != SectionKind::StackNote);
         if object.sections.len() > MAX_SECTIONS || object.sections.iter().any(|s| s.data.len() > MAX_BYTES) {
             return Err(too_large());
         }
         writer.reserve_file_header();
-        writer.reserve_section_headers(present().count() as u16);
+        writer.reserve_section_headers(object.sections.len() as u16);
         let mut sections = Vec::with_capacity(object.sections.len());
         let mut end = 0;
-        for (section, name) in present() {
+        for (section, name) in object.sections.iter().zip(names) {
             let name = writer.add_name(name.as_bytes());
             let data = writer.reserve_section(section.data.len() as usize);
             let relocations = writer.reserve_relocations(section.relocations.len());
@@ -146,7 +145,7 @@ impl<'a> Layout<'a> {
         for (symbol, &(_, name)) in object.symbols.iter().zip(&self.symbols) {
             let place = &self.sections[symbol.section];
             // Numbers of sections count from 1.
-            let section_number = pe::SymbolSection(symbol.section as i16 + 1);
+            let section_number = pe::SymbolSection(symbol.section as i32 + 1);
             writer.write_symbol(Symbol {
                 name: place.name,
                 section_number,

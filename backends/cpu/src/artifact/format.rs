@@ -16,7 +16,7 @@ pub enum Format {
     Elf,
     /// macOS.
     MachO,
-    /// Windows and UEFI.
+    /// Windows.
     Coff,
 }
 

@@ -237,7 +237,7 @@ impl Layout {
             out,
             &MachHeader {
                 cputype,
-                cpusubtype,
+                cpusubtype: cpusubtype.into(),
                 filetype: macho::MH_OBJECT,
                 ncmds: sizes.len() as u32,
                 sizeofcmds: sizes.iter().sum::<u64>() as u32,

@@ -145,13 +145,15 @@ impl Artifact {
             data: Data::Bytes(note.to_bytes()),
             relocations: Vec::new(),
         });
-        object.sections.push(Section {
-            name: ".note.GNU-stack".to_owned(),
-            kind: SectionKind::StackNote,
-            align: 1,
-            data: Data::Bytes(Vec::new()),
-            relocations: Vec::new(),
-        });
+        if target.format == Format::Elf {
+            object.sections.push(Section {
+                name: ".note.GNU-stack".to_owned(),
+                kind: SectionKind::StackNote,
+                align: 1,
+                data: Data::Bytes(Vec::new()),
+                relocations: Vec::new(),
+            });
+        }
         let clif = wrappers.iter().filter_map(|w| Some(format!("; {}\n{}", w.wrapper.name(), w.clif.as_ref()?)));
         let (clif, arch, format) = (clif.collect(), target.machine.arch, target.format);
         Ok(Self { clif, interface, object, note, weights_header, arch, format })

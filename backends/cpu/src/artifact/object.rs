@@ -28,7 +28,7 @@ pub enum SectionKind {
     ReadOnly,
     /// A note for tools; not loaded.
     Note,
-    /// Marks the object as one that needs no executable stack.
+    /// In ELF, marks the object as one that needs no executable stack.
     StackNote,
 }
 

@@ -1,8 +1,8 @@
 //! Random graphs, compiled and linked into C programs: the same bits as in the interpreter, and nothing touched beyond
 //! the blocks.
 
-use aic_cpu::Options;
 use aic_cpu::artifact::{Spec, TensorSpec};
+use aic_cpu::{CpuTarget, Options};
 use aic_ir::lower::lower;
 use aic_ir::machine::Target;
 use aic_ir::plan::{check, plan};
@@ -16,9 +16,8 @@ use crate::c::{C99, Folder, MACHINES};
 use crate::fixture::{Model, target};
 
 /// A random graph as a model, every level of optimization in turn, with inputs and what the interpreter makes of them.
-fn random_model(seed: u64, machine: &str) -> Option<(Model, Vec<Tensor>, Vec<Tensor>)> {
+pub fn random_model(seed: u64, target: CpuTarget) -> Option<(Model, Vec<Tensor>, Vec<Tensor>)> {
     let (graph, inputs) = random_graph(seed, 8);
-    let target = target(machine);
     let mut naive = lower(&graph).unwrap();
     math::expand(&mut naive, target.machine().fma);
     use schedule::Level::{Full, Naive, Small, Tiled};
@@ -105,7 +104,7 @@ fn runner(model: &Model) -> String {
 #[test]
 fn random_graphs_give_the_same_bits_in_a_c_program() {
     for machine in MACHINES {
-        let models: Vec<_> = (0..12).filter_map(|seed| random_model(seed, machine)).collect();
+        let models: Vec<_> = (0..12).filter_map(|seed| random_model(seed, target(machine))).collect();
         assert!(models.len() >= 6, "most random graphs have a schedule");
         let folder = Folder::new(&models.iter().map(|m| &m.0).collect::<Vec<_>>());
         let mut source = format!("{PRELUDE}{HELPERS}");
@@ -131,14 +130,14 @@ fn random_graphs_give_the_same_bits_in_a_c_program() {
             }
         }
     }
+}
 
-    /// Equal bits, but for which NaN it is.
-    fn assert_same_bits(actual: &Tensor, expected: &Tensor, what: &str) {
-        let is_float = matches!(expected.ty().dtype(), DType::F32 | DType::F64);
-        let size = expected.ty().dtype().bytes() as usize;
-        for (i, (a, e)) in actual.bytes().chunks(size).zip(expected.bytes().chunks(size)).enumerate() {
-            let nan = |t: &Tensor| is_float && t.get_f64(i as u64).is_some_and(f64::is_nan);
-            assert!(a == e || nan(actual) && nan(expected), "{what}: element {i}");
-        }
+/// Equal bits, but for which NaN it is.
+pub fn assert_same_bits(actual: &Tensor, expected: &Tensor, what: &str) {
+    let is_float = matches!(expected.ty().dtype(), DType::F32 | DType::F64);
+    let size = expected.ty().dtype().bytes() as usize;
+    for (i, (a, e)) in actual.bytes().chunks(size).zip(expected.bytes().chunks(size)).enumerate() {
+        let nan = |t: &Tensor| is_float && t.get_f64(i as u64).is_some_and(f64::is_nan);
+        assert!(a == e || nan(actual) && nan(expected), "{what}: element {i}");
     }
 }

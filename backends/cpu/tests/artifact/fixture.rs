@@ -18,7 +18,7 @@ use cranelift_codegen::ir::{
     AbiParam, ExtFuncData, ExternalName, Function as Clif, InstBuilder, MemFlagsData, Signature, StackSlotData,
     StackSlotKind, UserExternalName, UserFuncName, Value,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{Context, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
@@ -82,7 +82,11 @@ pub fn target(machine: &str) -> CpuTarget {
 
 /// A model of that name and entry, for a built-in machine.
 pub fn model(name: &str, body: Body, machine: &str) -> Model {
-    let target = target(machine);
+    model_for(name, body, target(machine))
+}
+
+/// A model of that name and entry, for any target.
+pub fn model_for(name: &str, body: Body, target: CpuTarget) -> Model {
     let (program, plan) = weights();
     let (inputs, outputs) = match body {
         Body::AddWeights => (vec![("x", DType::F32, N)], vec![("y", DType::F32, N)]),
@@ -152,15 +156,16 @@ fn weights() -> (Program, Plan) {
     (program, plan)
 }
 
-fn signature(isa: &dyn TargetIsa) -> Signature {
-    let mut signature = Signature::new(isa.default_call_conv());
+/// Functions of programs call each other in one convention on every platform.
+fn signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
     signature.params = vec![AbiParam::new(I64); 4];
     signature.returns.push(AbiParam::new(I32));
     signature
 }
 
 fn function(isa: &dyn TargetIsa, body: impl FnOnce(&mut FunctionBuilder<'_>, &[Value])) -> Clif {
-    let mut clif = Clif::with_name_signature(UserFuncName::default(), signature(isa));
+    let mut clif = Clif::with_name_signature(UserFuncName::default(), signature());
     let mut context = FunctionBuilderContext::new();
     let mut b = FunctionBuilder::new(&mut clif, &mut context);
     let start = b.create_block();
@@ -177,7 +182,7 @@ fn function(isa: &dyn TargetIsa, body: impl FnOnce(&mut FunctionBuilder<'_>, &[V
 fn entry(isa: &dyn TargetIsa) -> Clif {
     function(isa, |b, parameters| {
         let name = b.func.declare_imported_user_function(UserExternalName::new(0, 0));
-        let signature = b.import_signature(signature(isa));
+        let signature = b.import_signature(signature());
         let name = ExternalName::user(name);
         let kernel = b.import_function(ExtFuncData { name, signature, colocated: true, patchable: false });
         let call = b.ins().call(kernel, parameters);

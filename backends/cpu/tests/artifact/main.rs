@@ -1,9 +1,15 @@
-//! The C interface as C programs see it. Needs `cc`, `c++`, `valgrind`, `aarch64-linux-gnu-gcc` and `qemu-aarch64-static`.
+//! The C interface as C programs see it. Needs `cc`, `c++`, `valgrind`, `aarch64-linux-gnu-gcc`,
+//! `qemu-aarch64-static` and `lld`.
 
+#[path = "../common/aarch64.rs"]
+mod aarch64;
 mod c;
 mod compiled;
 mod fixture;
+mod formats;
 mod library;
+#[cfg(target_arch = "x86_64")]
+mod native;
 mod object;
 mod weights;
 

@@ -76,17 +76,30 @@ impl Machine {
     }
 
     /// Runs a program; gives its status and outputs.
+    #[allow(dead_code, reason = "one of two test programs has compiled programs, the other linked code")]
     pub fn run(&mut self, compiled: &Compiled, weights: &[u8], inputs: &[&[u8]]) -> (i32, Vec<Vec<u8>>) {
-        let image = compiled.image().unwrap();
-        let mut request = Vec::new();
-        let counts = [inputs.len() as u64, compiled.output_bytes.len() as u64];
-        let head = [image.bytes.len() as u64, image.offsets[compiled.entry] as u64, counts[0], counts[1]];
-        for word in head.iter().chain(&[compiled.arena_bytes, weights.len() as u64]) {
-            request.extend(word.to_le_bytes());
-        }
         assert_eq!(inputs.iter().map(|i| i.len() as u64).collect::<Vec<_>>(), compiled.input_bytes);
-        request.extend(compiled.input_bytes.iter().chain(&compiled.output_bytes).flat_map(|n| n.to_le_bytes()));
-        request.extend(&image.bytes);
+        let image = compiled.image().unwrap();
+        let entry = image.offsets[compiled.entry];
+        self.run_image(&image.bytes, entry, compiled.arena_bytes, weights, inputs, &compiled.output_bytes)
+    }
+
+    /// Runs the function `status f(inputs, outputs, arena, weights)` at `offset` of position-independent code.
+    pub fn run_image(
+        &mut self,
+        code: &[u8],
+        offset: usize,
+        arena_bytes: u64,
+        weights: &[u8],
+        inputs: &[&[u8]],
+        output_bytes: &[u64],
+    ) -> (i32, Vec<Vec<u8>>) {
+        let counts = [inputs.len(), output_bytes.len()];
+        let head = [code.len(), offset, counts[0], counts[1], arena_bytes as usize, weights.len()];
+        let input_bytes = inputs.iter().map(|i| i.len() as u64);
+        let words = head.iter().map(|&n| n as u64).chain(input_bytes).chain(output_bytes.iter().copied());
+        let mut request: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        request.extend(code);
         request.extend(weights);
         inputs.iter().for_each(|i| request.extend(*i));
         let stdin = self.child.stdin.as_mut().unwrap();
@@ -98,7 +111,7 @@ impl Machine {
             buffer
         };
         let status = i64::from_le_bytes(take(8).try_into().unwrap());
-        (status as i32, compiled.output_bytes.iter().map(|&n| take(n)).collect())
+        (status as i32, output_bytes.iter().map(|&n| take(n)).collect())
     }
 }
 
