@@ -3,13 +3,15 @@
 use std::io::{self, Write};
 use std::process::Command;
 
-use aic_cpu::artifact::{Artifact, ArtifactError, TensorSpec, cdylib};
+use aic_cpu::artifact::{Artifact, ArtifactError, Format, TensorSpec, cdylib};
 use aic_cpu::artifact::{Weights as Block, interface::Spec};
 use aic_cpu::{Compiled, CpuTarget};
 use aic_ir::graph::{Graph, passes};
 use aic_ir::plan::{self, Plan};
 use aic_ir::schedule::{KernelCost, Schedule};
 use aic_ir::tile::Program;
+
+use target_lexicon::{Architecture, OperatingSystem};
 
 use crate::config::{Limits, Weights};
 use crate::{Config, EmitKind, Error, Runner, report};
@@ -37,6 +39,8 @@ pub struct Artifacts {
     pub artifact: Artifact,
     /// What it was compiled for.
     pub target: CpuTarget,
+    /// The C compiler that links, if one was named.
+    pub(crate) linker: Option<String>,
 }
 
 impl Artifacts {
@@ -105,8 +109,28 @@ impl Artifacts {
         text
     }
 
-    /// Links a shared library with the system's C compiler, in a folder of its own.
+    /// The C compiler that links shared libraries for the target.
+    fn linker(&self) -> Result<&str, Error> {
+        let triple = &self.target.triple;
+        if self.target.format != Format::Elf {
+            let text =
+                format!("shared libraries are linked for ELF only: link the object with the tools of `{triple}`");
+            return Err(Error::Refused(text));
+        }
+        if triple.operating_system == OperatingSystem::None_ {
+            return Err(Error::Refused(format!("`{triple}` has no shared libraries: nothing there would load them")));
+        }
+        Ok(match (&self.linker, triple.architecture) {
+            (Some(linker), _) => linker,
+            (None, architecture) if architecture == target_lexicon::HOST.architecture => "cc",
+            (None, Architecture::Aarch64(_)) => "aarch64-linux-gnu-gcc",
+            (None, _) => "x86_64-linux-gnu-gcc",
+        })
+    }
+
+    /// Links a shared library, in a folder of its own.
     fn link(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let linker = self.linker()?;
         let tool = |e: io::Error| Error::Io { action: "use", path: "temporary folder".into(), source: e };
         let folder = tempfile::tempdir().map_err(tool)?;
         let path = |name: &str| folder.path().join(name);
@@ -117,11 +141,16 @@ impl Artifacts {
         let soname = EmitKind::CDyLib.file_name(&self.artifact.interface.name);
         // Paths are relative to the folder, so that nothing of it gets into the library.
         let arguments = cdylib::link_arguments("model.o", "exports", "library", &soname);
-        let run = Command::new("cc").args(arguments).current_dir(folder.path()).output();
-        let run = run.map_err(|source| Error::Io { action: "run the C compiler", path: "cc".into(), source })?;
+        let run = Command::new(linker).args(arguments).current_dir(folder.path()).output();
+        let run = run.map_err(|e| {
+            let triple = &self.target.triple;
+            Error::Refused(format!(
+                "linking for `{triple}` needs a C compiler for it: `{linker}`: {e}; --linker names another"
+            ))
+        })?;
         if !run.status.success() {
             let text = String::from_utf8_lossy(&run.stderr);
-            return Err(Error::Refused(format!("linking with `cc` failed: {}", text.trim())));
+            return Err(Error::Refused(format!("linking with `{linker}` failed: {}", text.trim())));
         }
         let mut library = std::fs::File::open(path("library")).map_err(tool)?;
         io::copy(&mut library, out).map_err(|e| artifact_error(e.into()))?;

@@ -53,6 +53,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) listings: bool,
     pub(crate) step_entries: bool,
+    pub(crate) linker: Option<String>,
 }
 
 impl Config {
@@ -114,6 +115,13 @@ impl Config {
     #[must_use]
     pub fn weights(mut self, weights: Weights) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// The C compiler that links shared libraries: one for the target; by default the one of the usual name.
+    #[must_use]
+    pub fn linker(mut self, program: &str) -> Self {
+        self.linker = Some(program.to_owned());
         self
     }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 /// What can be written of a compiled model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EmitKind {
-    /// ELF object.
+    /// Object in the platform's format: ELF, Mach-O or COFF.
     Obj,
     /// Static archive of that object.
     StaticLib,
-    /// Shared library, linked by the system's `cc`.
+    /// Shared library, linked by a C compiler for the target.
     CDyLib,
     /// C header of the model, and the common `aic.h` beside it.
     Header,
@@ -79,11 +79,11 @@ impl EmitKind {
         EmitKind::ALL.into_iter().find(|k| k.name() == name)
     }
 
-    /// The kind that a file's extension stands for: `.o`, `.a`, `.so`, `.h`, `.d`.
+    /// The kind that a file's extension stands for: `.o`, `.obj`, `.a`, `.lib`, `.so`, `.h`, `.d`.
     pub fn from_path(path: &Path) -> Option<EmitKind> {
         Some(match path.extension()?.to_str()? {
-            "o" => EmitKind::Obj,
-            "a" => EmitKind::StaticLib,
+            "o" | "obj" => EmitKind::Obj,
+            "a" | "lib" => EmitKind::StaticLib,
             "so" => EmitKind::CDyLib,
             "h" => EmitKind::Header,
             "d" => EmitKind::DepInfo,

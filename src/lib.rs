@@ -1,6 +1,6 @@
 //! Compiles distilled student models ahead of time into native code that needs no runtime.
 //!
-//! A model (an ONNX file, or a Hugging Face folder of a BERT encoder) goes in; an ELF object and a C header come out. The
+//! A model (an ONNX file, or a Hugging Face folder of a BERT encoder) goes in; an object and a C header come out. The
 //! code allocates nothing, calls nothing, and works in one block of memory whose exact size is a constant in the header.
 //!
 //! ```

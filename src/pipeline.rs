@@ -130,7 +130,9 @@ pub(crate) fn compile(
     )?;
 
     let target = target.clone();
-    let artifacts = Artifacts { graph, declared, passes, schedule, costs, program, plan, compiled, artifact, target };
+    let linker = config.linker.clone();
+    let artifacts =
+        Artifacts { graph, declared, passes, schedule, costs, program, plan, compiled, artifact, target, linker };
     artifacts.enforce(&config.limits)?;
     Ok(artifacts)
 }

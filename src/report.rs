@@ -16,7 +16,7 @@ pub fn sections(artifacts: &Artifacts) -> [(&'static str, u64); 2] {
 
 /// The report as text: target, sizes, passes, kernels with what they compute and are predicted to take, packed constants.
 pub fn report(artifacts: &Artifacts) -> String {
-    let Artifacts { graph, declared: _, passes, schedule, costs, program, plan, compiled, artifact, target } =
+    let Artifacts { graph, declared: _, passes, schedule, costs, program, plan, compiled, artifact, target, linker: _ } =
         artifacts;
     let interface = &artifact.interface;
     let mut out = format!("model {}\nsha256 {}\n", graph.name, interface.model_sha256);

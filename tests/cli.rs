@@ -177,6 +177,51 @@ fn the_same_compile_gives_the_same_bytes() {
 }
 
 #[test]
+fn shared_libraries_need_a_linker_for_their_target() {
+    let dir = folder();
+    let compile = |triple: &str, args: &[&str]| {
+        aic(
+            dir.path(),
+            &[&["compile", DIGITS, "--shape", "batch=1", "--emit", "cdylib", "--target", triple], args].concat(),
+        )
+    };
+    assert_eq!(code(&compile("aarch64-unknown-linux-gnu", &[])), 0);
+    let library = fs::read(dir.path().join("libdigits.so")).expect("reads");
+    // `EM_AARCH64`.
+    assert_eq!(library[18..20], [183, 0]);
+    fs::remove_file(dir.path().join("libdigits.so")).expect("removes");
+    for (triple, args, said) in [
+        ("aarch64-unknown-linux-gnu", &["--linker", "no-such-linker"][..], "`no-such-linker`"),
+        ("aarch64-unknown-linux-gnu", &["--linker", "false"], "linking with `false` failed"),
+        ("aarch64-unknown-none", &[], "no shared libraries"),
+        ("x86_64-apple-darwin", &[], "ELF only"),
+        ("x86_64-pc-windows-msvc", &[], "ELF only"),
+    ] {
+        let output = compile(triple, args);
+        assert_eq!(code(&output), 1, "{triple}");
+        assert!(text(&output.stderr).contains(said), "{triple}: {}", text(&output.stderr));
+    }
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn objects_of_every_platform_can_be_inspected() {
+    let dir = folder();
+    let targets = json(&aic(dir.path(), &["targets", "--json"]));
+    for triple in targets["triples"].as_array().expect("a list").iter().filter_map(Value::as_str) {
+        let emit = ["--emit", "obj=m.obj,staticlib=m.lib"];
+        let args = [&["compile", DIGITS, "--shape", "batch=1", "--target", triple], &emit[..]].concat();
+        let output = aic(dir.path(), &args);
+        assert_eq!(code(&output), 0, "{triple}: {}", text(&output.stderr));
+        for file in ["m.obj", "m.lib"] {
+            let reply = json(&aic(dir.path(), &["inspect", file, "--json"]));
+            assert_eq!(reply["undefined"], serde_json::json!([]), "{triple}, {file}");
+            assert_eq!(reply["models"][0]["interface"]["name"], "digits", "{triple}, {file}");
+        }
+    }
+}
+
+#[test]
 fn a_schedule_that_was_written_can_be_given_back() {
     let dir = folder();
     let compile = |args: &[&str]| {

@@ -61,7 +61,7 @@ pub struct StepCode {
 /// A compiled program.
 ///
 /// The entry is `i32 entry(const void *const *inputs, void *const *outputs, void *arena, const void *weights)`, in the
-/// C calling convention of the target. It runs all steps and returns a [`Status`](crate::status::Status). Blocks must have the
+/// System V calling convention of the architecture, whatever the platform's is. It runs all steps and returns a [`Status`](crate::status::Status). Blocks must have the
 /// alignment [`aic_ir::plan::ALIGN_BYTES`], inputs and outputs that of their element type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {

@@ -113,7 +113,7 @@ pub struct CompileArgs {
     /// Fix dynamic dimensions: of an input (`input_ids=1x128`) or of a symbol (`batch=1`); may be repeated
     #[arg(long, value_name = "NAME=DIMS")]
     pub shape: Vec<String>,
-    /// Output file; its extension chooses what to write (.o .a .so .h .d) unless --emit does
+    /// Output file; its extension chooses what to write (.o .obj .a .lib .so .h .d) unless --emit does
     #[arg(short, long, value_name = "FILE", conflicts_with = "out_dir")]
     pub output: Option<PathBuf>,
     /// Folder for outputs without a path of their own
@@ -133,6 +133,9 @@ pub struct CompileArgs {
     /// Where the weights lie: in the code's object, or in a file that the caller loads
     #[arg(long, value_name = "WHERE", default_value = "embedded")]
     pub weights: WeightsPlace,
+    /// C compiler that links shared libraries for the target
+    #[arg(long, value_name = "PROGRAM")]
+    pub linker: Option<String>,
     /// Fail when the result is larger: arena=64KiB,weights=1MiB,stack=2KiB
     #[arg(long, value_name = "NAME=SIZE", value_delimiter = ',')]
     pub limit: Vec<String>,

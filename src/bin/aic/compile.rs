@@ -39,6 +39,9 @@ pub fn run(args: &CompileArgs) -> Result<Reply> {
     if asked.kinds.iter().any(|(k, _)| matches!(k, EmitKind::Clif | EmitKind::Asm)) {
         config = config.listings();
     }
+    if let Some(linker) = &args.linker {
+        config = config.linker(linker);
+    }
     let model = Model::open(path)?;
     let artifacts = job::compile(&model, config)?;
     let written = write(&asked, args, &model, &artifacts)?;
@@ -72,7 +75,9 @@ impl Asked {
             job::named_file(path)?;
             if kinds.is_empty() {
                 let kind = EmitKind::from_path(path).ok_or_else(|| {
-                    usage("the extension of --output is none of .o .a .so .h .d: say with --emit what to write")
+                    usage(
+                        "the extension of --output is none of .o .obj .a .lib .so .h .d: say with --emit what to write",
+                    )
                 })?;
                 kinds.push((kind, None));
             }
@@ -188,6 +193,7 @@ fn flags(args: &CompileArgs) -> Result<Vec<String>> {
     flags.extend(args.target.target.iter().map(|t| format!("--target {t}")));
     flags.extend(args.target.target_cpu.iter().map(|c| format!("--target-cpu {c}")));
     flags.extend(args.target.target_feature.iter().map(|f| format!("--target-feature {f}")));
+    flags.extend(args.linker.iter().map(|l| format!("--linker {l}")));
     flags.push(match args.target.opt_level {
         OptLevel::O0 => "-O0".into(),
         OptLevel::O1 => "-O1".into(),

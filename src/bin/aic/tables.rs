@@ -57,7 +57,17 @@ pub fn ops() -> Reply {
 
 /// The targets: what `--target`, `--target-cpu` and `--target-feature` take.
 pub fn targets() -> Reply {
-    let triples = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+    let triples = [
+        "x86_64-unknown-linux-gnu",
+        "aarch64-unknown-linux-gnu",
+        "x86_64-unknown-none",
+        "aarch64-unknown-none",
+        "x86_64-apple-darwin",
+        "aarch64-apple-darwin",
+        "x86_64-pc-windows-msvc",
+        "x86_64-pc-windows-gnu",
+        "aarch64-pc-windows-msvc",
+    ];
     let mut machines: Vec<machine::Machine> =
         machine::BUILTIN_NAMES.iter().filter_map(|name| machine::builtin(name).ok()).collect();
     let native = aic::TargetSpec::native().resolve().ok();
@@ -70,7 +80,7 @@ pub fn targets() -> Reply {
             vec![m.name.clone(), format!("{:.0}", m.peak_flops() / 1e9), m.threads.to_string(), m.features.join(" ")]
         })
         .collect();
-    let mut text = String::from("Triples (any little-endian ELF triple of these architectures)\n");
+    let mut text = String::from("Triples (and any other of these architectures whose objects are little-endian ELF)\n");
     for triple in triples {
         text += &format!("  {triple}\n");
     }
