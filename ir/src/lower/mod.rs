@@ -20,8 +20,10 @@
 mod contract;
 mod elementwise;
 mod half;
+mod indexing;
 mod kernel;
 mod movement;
+mod order;
 mod reduce;
 mod rows;
 mod scan;
@@ -122,6 +124,8 @@ struct Lowering<'g> {
     index_ranges: FxHashMap<Buffer, Option<(i64, i64)>>,
     /// Bytes of tables that may still be made.
     table_bytes: u64,
+    /// Tables of the numbers from 0, by how many.
+    counts: BTreeMap<u64, View>,
     /// Buffers of constants that a contraction or gather reads.
     claimed: FxHashSet<Buffer>,
     kernels_named: usize,
@@ -176,6 +180,7 @@ impl<'g> Lowering<'g> {
             checks: FxHashSet::default(),
             index_ranges: FxHashMap::default(),
             table_bytes: MAX_TABLE_BYTES,
+            counts: BTreeMap::new(),
             claimed: FxHashSet::default(),
             kernels_named: 0,
         };
@@ -242,13 +247,13 @@ impl<'g> Lowering<'g> {
             Op::Gather { axis } => self.gather(node, result, *axis)?,
             // Has several results, so it never comes here.
             Op::Scan(_) => {}
-            Op::ArgReduce { .. }
-            | Op::CumSum { .. }
-            | Op::TopK { .. }
-            | Op::GatherElements { .. }
-            | Op::GatherNd { .. }
-            | Op::ScatterElements { .. }
-            | Op::ScatterNd { .. } => return Err(self.refuse(node)),
+            Op::ArgReduce { op, axis, last } => self.arg_reduce(node, result, *op, *axis, *last)?,
+            Op::CumSum { axis, exclusive, reverse } => self.cumsum(node, result, *axis, *exclusive, *reverse),
+            Op::TopK { k, axis, largest } => self.top_k(node, *k, *axis, *largest)?,
+            Op::GatherElements { axis } => self.gather_elements(node, result, *axis)?,
+            Op::GatherNd { batch_dims } => self.gather_nd(node, result, *batch_dims)?,
+            Op::ScatterElements { axis, combine } => self.scatter_elements(node, result, *axis, *combine)?,
+            Op::ScatterNd { combine } => self.scatter_nd(node, result, *combine)?,
         }
         Ok(())
     }
@@ -334,15 +339,7 @@ impl<'g> Lowering<'g> {
             index = forward;
             end = data.outputs[0];
         }
-        let ty = self.graph.ty(end);
-        let place = match self.scope.output_of[end] {
-            Some(i) => self.output(i),
-            None => {
-                let user_name = &self.graph.values[end].name;
-                let name = if user_name.is_empty() { kernel.name() } else { user_name };
-                View::identity(self.buffer(name, ty.dtype(), ty.shape(), Storage::Temp), ty.shape())
-            }
-        };
+        let place = self.result_place(end, kernel);
         let index = place.at(&index, &extents).index;
         let written = View { buffer: place.buffer, shape: shape.to_vec(), index, whole: place.whole }
             .tidied(&self.program.buffers);
@@ -351,6 +348,27 @@ impl<'g> Lowering<'g> {
             self.scope.views[value] = Some(written.clone());
         }
         written
+    }
+
+    /// Like [`Lowering::result`], with every dimension of the node's result as one of the buffer: for coordinates that are
+    /// outside, or come from data.
+    fn plain_result(&mut self, value: Value, kernel: &KernelBuilder) -> View {
+        let place = self.result_place(value, kernel);
+        self.scope.views[value] = Some(place.clone());
+        place
+    }
+
+    /// Where a value goes that a kernel computes.
+    fn result_place(&mut self, value: Value, kernel: &KernelBuilder) -> View {
+        let ty = self.graph.ty(value);
+        match self.scope.output_of[value] {
+            Some(i) => self.output(i),
+            None => {
+                let user_name = &self.graph.values[value].name;
+                let name = if user_name.is_empty() { kernel.name() } else { user_name };
+                View::identity(self.buffer(name, ty.dtype(), ty.shape(), Storage::Temp), ty.shape())
+            }
+        }
     }
 
     /// Makes a temporary of a kernel.

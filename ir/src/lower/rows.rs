@@ -173,17 +173,17 @@ impl Lowering<'_> {
 }
 
 /// The tiles and coordinates of a row-wise operator.
-struct Row {
+pub(super) struct Row {
     /// All dimensions.
-    points: Tile,
+    pub(super) points: Tile,
     /// Coordinates of an element, in `points`.
-    at: Vec<Affine>,
+    pub(super) at: Vec<Affine>,
     /// Coordinates of a row's statistic, in `points`.
-    kept: Vec<Affine>,
+    pub(super) kept: Vec<Affine>,
     /// Shape of a row's statistic.
-    stat_shape: Vec<u64>,
+    pub(super) stat_shape: Vec<u64>,
     /// The dimensions without the row's.
-    stats: Tile,
+    pub(super) stats: Tile,
     /// The dimensions without the row's, then the row's as `k0`.
     row_points: Tile,
     /// Coordinates of an element, in `row_points`.
@@ -191,7 +191,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(shape: &[u64], axis: usize) -> Self {
+    pub(super) fn new(shape: &[u64], axis: usize) -> Self {
         let points = Tile::of(shape);
         let at = points.all();
         let without = |list: &[Affine]| list.iter().enumerate().filter(|t| t.0 != axis).map(|t| t.1.clone()).collect();
@@ -210,7 +210,15 @@ impl Row {
     }
 
     /// `NAME_init` and `NAME`: reduces the rows of `x` into `into`.
-    fn reduce(&self, kernel: &mut KernelBuilder, name: &str, op: Combine, into: &View, x: &View, dtype: DType) {
+    pub(super) fn reduce(
+        &self,
+        kernel: &mut KernelBuilder,
+        name: &str,
+        op: Combine,
+        into: &View,
+        x: &View,
+        dtype: DType,
+    ) {
         let at = self.stats.all();
         kernel.init(format!("{name}_init"), &self.stats, into.at(&at, &self.stats), neutral(op, dtype));
         let src = x.at(&self.row_at, &self.row_points);

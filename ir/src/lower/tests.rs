@@ -61,6 +61,9 @@ fn lines(program: &Program) -> Vec<String> {
                 StmtOp::Gather { dst, src, index, axis } => {
                     format!("{} <- {} at {axis} {}", show(dst), show(src), show(index))
                 }
+                StmtOp::Scatter { dst, op, src, index, axis } => {
+                    format!("{} at {axis} {} {op:?}<- {}", show(dst), show(index), show(src))
+                }
             };
             let dims: Vec<String> = stmt.dims.iter().map(|d| format!("{}:{}", d.name, d.extent)).collect();
             out.push(format!("{}.{} {}: {}", kernel.name, stmt.name, dims.join(" "), what.trim_end()));

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use cranelift_entity::SecondaryMap;
+use rustc_hash::FxHashSet;
 
 use super::{ALIGN_BYTES, Place, Plan};
 use crate::tile::walk::walk;
@@ -113,7 +114,8 @@ const MAX_ERRORS: usize = 100;
 /// # Errors
 /// All broken rules.
 pub fn check(program: &Program, plan: &Plan) -> Result<(), CheckErrors> {
-    let mut checker = Checker { program, plan, owners: BTreeMap::new(), errors: Vec::new(), step: 0 };
+    let mut checker =
+        Checker { program, plan, owners: BTreeMap::new(), errors: Vec::new(), step: 0, ran: FxHashSet::default() };
     checker.check_places();
     // Replaying needs every place to be sound.
     if checker.errors.is_empty() {
@@ -152,6 +154,8 @@ struct Checker<'a> {
     owners: BTreeMap<u64, Owner>,
     errors: Vec<CheckError>,
     step: usize,
+    /// Statements that ran in this step.
+    ran: FxHashSet<Stmt>,
 }
 
 impl Checker<'_> {
@@ -257,6 +261,7 @@ impl Checker<'_> {
                             effects[*stmt] = self.effect(k, *stmt, around);
                         }
                     });
+                    self.ran.clear();
                     self.run(*kernel, &k.body, &effects, 0);
                 }
             }
@@ -296,7 +301,13 @@ impl Checker<'_> {
 
     fn execute(&mut self, kernel: &KernelData, stmt: Stmt, effect: &Effect) {
         let by = (self.step, stmt);
+        // The first point of a running sum reads nothing of the sum, though its region is that of all points.
+        let s = &kernel.stmts[stmt];
+        let starts = self.ran.insert(stmt) && s.carries() && matches!(s.op, StmtOp::Map { .. });
         for &(buffer, (start, end), replaced) in &effect.reads {
+            if starts && buffer == s.write().buffer {
+                continue;
+            }
             let reader = || format!("{}.{}", kernel.name, kernel.stmts[stmt].name);
             self.read(buffer, start, end, reader, |owner| replaced == Some(owner.buffer) && owner.by == by);
         }
@@ -309,16 +320,17 @@ impl Checker<'_> {
     fn effect(&self, kernel: &KernelData, stmt: Stmt, around: &[Loop]) -> Effect {
         let s = &kernel.stmts[stmt];
         let mut effect = Effect::default();
+        // Positions that come from data may be any.
+        let anywhere = |access: &Access| s.data_coordinate().is_some_and(|data| std::ptr::eq(data.access, access));
         for access in s.reads() {
-            // The source of a gather is read at data's positions, so anywhere.
-            let anywhere = matches!(&s.op, StmtOp::Gather { src, .. } if std::ptr::eq(src, access));
-            let region = if anywhere { self.whole(access.buffer) } else { self.region(kernel, stmt, access) };
+            let region = if anywhere(access) { self.whole(access.buffer) } else { self.region(kernel, stmt, access) };
             if let Some(region) = region {
                 effect.reads.push((access.buffer, region, self.replaces_in_place(kernel, stmt, access, around)));
             }
         }
         let write = s.write();
-        effect.write = self.region(kernel, stmt, write).map(|region| (write.buffer, region));
+        let region = if anywhere(write) { self.whole(write.buffer) } else { self.region(kernel, stmt, write) };
+        effect.write = region.map(|region| (write.buffer, region));
         effect
     }
 
@@ -388,7 +400,7 @@ impl Checker<'_> {
                 let Inst::Load(a) = inst else { return true };
                 a.buffer != read.buffer || (a.index == write.index && a.fill.is_none())
             }),
-            StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } => false,
+            StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } | StmtOp::Scatter { .. } => false,
         };
         let congruent = self.plan.places[read.buffer] == self.plan.places[write.buffer]
             && old.layout == new.layout

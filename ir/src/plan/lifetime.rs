@@ -156,7 +156,7 @@ fn in_place(program: &Program, kernel: &KernelData, stmt: &StmtData, loops: &[Lo
             Inst::Load(a) if a.buffer == read.buffer => a.index == write.index && a.fill.is_none(),
             _ => true,
         }),
-        StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } => false,
+        StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } | StmtOp::Scatter { .. } => false,
     };
     let alone = kernel.stmts_in_order().iter().map(|&s| &kernel.stmts[s]).all(|other| {
         std::ptr::eq(other, stmt) || !(other.touches(read.buffer) || other.write().buffer == write.buffer)

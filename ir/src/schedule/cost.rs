@@ -51,10 +51,12 @@ fn kernel_cost(program: &Program, data: &KernelData, target: &dyn Target, weight
     let mut constants = 0.0;
     for b in data.buffers() {
         let info = &program.buffers[b];
-        // A gather touches only the rows that it takes.
+        // A gather touches only the rows that it takes, a scatter those that it gives.
         let gathered = data.stmts_in_order().iter().find_map(|&s| match &data.stmts[s].op {
             StmtOp::Gather { dst, src, .. } if src.buffer == b => Some(program.buffers[dst.buffer].bytes() as f64),
+            StmtOp::Scatter { dst, src, .. } if dst.buffer == b => Some(program.buffers[src.buffer].bytes() as f64),
             StmtOp::Gather { .. }
+            | StmtOp::Scatter { .. }
             | StmtOp::Copy { .. }
             | StmtOp::Map { .. }
             | StmtOp::Mma { .. }
@@ -147,7 +149,10 @@ fn stmt_cost(stmt: &StmtData, target: &dyn Target) -> (f64, f64) {
             let per_point = (arithmetic / machine.alu_per_cycle).max(loads / machine.loads_per_cycle);
             (issued * per_point, points * arithmetic)
         }
-        StmtOp::Copy { .. } | StmtOp::Gather { .. } => (issued * 2.0 / machine.loads_per_cycle, 0.0),
+        StmtOp::Scatter { op: Some(_), .. } => (issued * 3.0 / machine.loads_per_cycle, points),
+        StmtOp::Copy { .. } | StmtOp::Gather { .. } | StmtOp::Scatter { op: None, .. } => {
+            (issued * 2.0 / machine.loads_per_cycle, 0.0)
+        }
         // A tree of scalar operations, one after the other at its last levels.
         StmtOp::Reduce { .. } => (points * 2.0, points),
     }

@@ -8,8 +8,10 @@ use cranelift_entity::SecondaryMap;
 
 use super::Rng;
 use super::scans::random_scan;
-use crate::graph::interp::{Evaluated, evaluate_op};
-use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
+use crate::graph::interp::{Evaluated, evaluate_op_all};
+use crate::graph::{
+    ArgOp, BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, ScatterOp, UnaryOp, Value,
+};
 use crate::tile::Scalar;
 use crate::types::{DType, Tensor, TensorType};
 
@@ -162,27 +164,35 @@ impl Builder {
         let Some((op, operands)) = self.candidate() else { return };
         let evaluated: Vec<&Evaluated> = operands.iter().filter_map(|&v| self.evaluated[v].as_ref()).collect();
         let types: Vec<&TensorType> = operands.iter().map(|&v| self.graph.ty(v)).collect();
-        if op.infer(&types).is_ok_and(|ty| ty.elems() > MAX_ELEMENTS) {
+        if op.infer_all(&types).is_ok_and(|types| types.iter().any(|ty| ty.elems() > MAX_ELEMENTS)) {
             return;
         }
-        let Some(result) = evaluate_op(&op, &evaluated).ok().filter(is_tame) else { return };
+        let Ok(results) = evaluate_op_all(&op, &evaluated) else { return };
+        if !results.iter().all(is_tame) {
+            return;
+        }
         let name = format!("n{}", self.graph.order.len());
-        let value = self.graph.add_node(name, op, &operands).expect("it was evaluated");
-        self.evaluated[value] = Some(result);
-        self.values.push(value);
+        let values = self.graph.add_node_of_many(name.as_str(), op, &operands).expect("it was evaluated");
+        for (i, (value, result)) in values.into_iter().zip(results).enumerate() {
+            let suffix = if i > 0 { format!(".{i}") } else { String::new() };
+            self.graph.values[value].name = format!("{name}{suffix}");
+            self.evaluated[value] = Some(result);
+            self.values.push(value);
+        }
         for operand in operands {
             self.used[operand] = true;
         }
     }
 
     fn candidate(&mut self) -> Option<(Op, Vec<Value>)> {
-        match self.rng.below(28) {
+        match self.rng.below(32) {
             0..3 => {
                 let op = *self.rng.pick(&UnaryOp::ALL);
                 if matches!(op, UnaryOp::Atan | UnaryOp::Expm1 | UnaryOp::Log1p) {
                     return None;
                 }
                 let wanted = match op {
+                    UnaryOp::Not if self.rng.one_in(3) => DType::I32,
                     UnaryOp::Not => DType::Bool,
                     UnaryOp::Neg | UnaryOp::Abs if self.rng.one_in(3) => *self.rng.pick(&DType::ALL),
                     _ => self.float,
@@ -247,6 +257,9 @@ impl Builder {
                 Some((Op::Concat { axis }, if self.rng.one_in(2) { vec![x, other] } else { vec![other, x, x] }))
             }
             24..26 => self.slice(),
+            28..30 => self.along(),
+            30 => self.gather_by_elements(),
+            31 => self.gather_by_tuples(),
             26 => {
                 let x = self.value(|ty| ty.rank() <= 4)?;
                 let pads = self.shape(x).iter().map(|_| (self.rng.below(3), self.rng.below(3))).collect();
@@ -303,7 +316,7 @@ impl Builder {
         };
         let is_float = self.graph.ty(x).dtype().is_float();
         let y = match op {
-            BinaryOp::Div if is_float => {
+            BinaryOp::Div | BinaryOp::Rem if is_float => {
                 let shape = self.shape(x);
                 self.positive_const(&shape)?
             }
@@ -313,7 +326,7 @@ impl Builder {
             }
             _ => self.broadcast_partner(x)?,
         };
-        let swap = !matches!(op, BinaryOp::Pow | BinaryOp::Div) && self.rng.one_in(2);
+        let swap = !matches!(op, BinaryOp::Pow | BinaryOp::Div | BinaryOp::Rem) && self.rng.one_in(2);
         Some((Op::Binary(op), if swap { vec![y, x] } else { vec![x, y] }))
     }
 
@@ -475,16 +488,92 @@ impl Builder {
             return None;
         }
         let shape = self.rng.pick(&[vec![], vec![1], vec![3], vec![2, 2], vec![5]]).clone();
-        let count = shape.iter().product::<u64>();
-        let indices: Vec<i64> = (0..count).map(|_| self.rng.below(2 * size) as i64 - size as i64).collect();
+        let indices = self.indices(shape, |_| size)?;
+        Some((Op::Gather { axis }, vec![x, indices]))
+    }
+
+    /// Indices as an input or a constant; the one at position `i` is valid in a dimension of `sizes(i)` elements.
+    fn indices(&mut self, shape: Vec<u64>, sizes: impl Fn(usize) -> u64) -> Option<Value> {
+        let count = shape.iter().product::<u64>() as usize;
+        let indices: Vec<i64> =
+            (0..count).map(sizes).map(|size| self.rng.below(2 * size) as i64 - size as i64).collect();
         let indices = if self.rng.one_in(2) {
             Tensor::from_i64(shape, &indices)?
         } else {
             let bytes: Vec<u8> = indices.iter().flat_map(|&i| (i as i32).to_le_bytes()).collect();
             Tensor::new(TensorType::new(DType::I32, shape).ok()?, bytes.into()).ok()?
         };
-        let indices = if self.rng.one_in(2) { self.add_input_tensor(indices) } else { self.add_const(indices) };
-        Some((Op::Gather { axis }, vec![x, indices]))
+        Some(if self.rng.one_in(2) { self.add_input_tensor(indices) } else { self.add_const(indices) })
+    }
+
+    /// An operator whose result depends on the order of elements along a dimension.
+    fn along(&mut self) -> Option<(Op, Vec<Value>)> {
+        let any = self.rng.one_in(2);
+        let x = self.value(|ty| ty.rank() >= 1 && ty.dtype() != DType::Bool && (any || ty.dtype().is_int()))?;
+        let axis = self.axis(x);
+        let (one, other) = (self.rng.one_in(2), self.rng.one_in(2));
+        let op = match self.rng.below(3) {
+            0 => Op::CumSum { axis, exclusive: one, reverse: other },
+            1 => Op::ArgReduce { op: if one { ArgOp::Max } else { ArgOp::Min }, axis, last: other },
+            _ => {
+                let n = self.shape(x)[axis];
+                let k = if self.rng.one_in(60) { 0 } else { n.min(1 + self.rng.below(n)) };
+                Op::TopK { k, axis, largest: one }
+            }
+        };
+        Some((op, vec![x]))
+    }
+
+    fn combine(&mut self, x: Value) -> ScatterOp {
+        if self.graph.ty(x).dtype() == DType::Bool { ScatterOp::Replace } else { *self.rng.pick(&ScatterOp::ALL) }
+    }
+
+    /// A gather of elements, or a scatter to them.
+    fn gather_by_elements(&mut self) -> Option<(Op, Vec<Value>)> {
+        let x = self.value(|ty| ty.rank() >= 1 && ty.rank() <= 4)?;
+        let axis = self.axis(x);
+        let size = self.shape(x)[axis];
+        let mut shape: Vec<u64> =
+            self.shape(x).iter().map(|&d| if self.rng.one_in(2) { d } else { d.min(1 + self.rng.below(d)) }).collect();
+        shape[axis] = if size == 0 || self.rng.one_in(60) { 0 } else { 1 + self.rng.below(4) };
+        let indices = self.indices(shape.clone(), |_| size)?;
+        if self.rng.one_in(2) {
+            return Some((Op::GatherElements { axis }, vec![x, indices]));
+        }
+        let updates = self.of_shape(x, &shape)?;
+        Some((Op::ScatterElements { axis, combine: self.combine(x) }, vec![x, indices, updates]))
+    }
+
+    /// A gather of what tuples of indices name, or a scatter to it.
+    fn gather_by_tuples(&mut self) -> Option<(Op, Vec<Value>)> {
+        let x = self.value(|ty| ty.rank() <= 4)?;
+        let sizes = self.shape(x);
+        let is_gather = self.rng.one_in(2);
+        let rank = sizes.len();
+        let batch_dims = if is_gather { self.rng.below(rank as u64 + 1) as usize } else { 0 };
+        let dims = (rank - batch_dims) as u64;
+        let k = if self.rng.one_in(8) { 0 } else { dims.min(1 + self.rng.below(dims)) as usize };
+        if sizes[batch_dims..batch_dims + k].contains(&0) {
+            return None;
+        }
+        let places = if self.rng.one_in(60) { &[0] } else { *self.rng.pick(&[&[][..], &[1], &[3], &[2, 2]]) };
+        let shape = [&sizes[..batch_dims], places, &[k as u64]].concat();
+        let indices = self.indices(shape, |i| sizes[batch_dims + i % k])?;
+        if is_gather {
+            return Some((Op::GatherNd { batch_dims }, vec![x, indices]));
+        }
+        let updates = self.of_shape(x, &[places, &sizes[k..]].concat())?;
+        Some((Op::ScatterNd { combine: self.combine(x) }, vec![x, indices, updates]))
+    }
+
+    /// A value, or a new constant, of the element type of another value.
+    fn of_shape(&mut self, x: Value, shape: &[u64]) -> Option<Value> {
+        let ty = TensorType::new(self.graph.ty(x).dtype(), shape).ok().filter(|ty| ty.elems() <= MAX_ELEMENTS)?;
+        if let Some(y) = self.value(|other| *other == ty) {
+            return Some(y);
+        }
+        let tensor = self.rng.tensor(&ty, 2.0);
+        Some(self.add_const(tensor))
     }
 }
 
@@ -521,7 +610,7 @@ mod tests {
             for &node in &graph.order {
                 let data = &graph.nodes[node];
                 *names.entry(data.op.name()).or_default() += 1;
-                assert!(info.uses(data.outputs[0]) > 0);
+                assert!(data.outputs.iter().all(|&v| info.uses(v) > 0));
             }
             empty += u32::from(graph.values.values().any(|v| v.ty.elems() == 0));
             for output in evaluate(&graph, &inputs).unwrap() {
@@ -534,7 +623,7 @@ mod tests {
         let mnemonics = UnaryOp::ALL.iter().map(|op| op.name()).chain(BinaryOp::ALL.iter().map(|op| op.name()));
         let others = "select cast matmul conv pool_max pool_mean pool_mean_padded reduce_sum reduce_mean reduce_max \
             reduce_min reduce_prod softmax layer_norm batch_norm gelu_erf gelu_tanh attention reshape transpose expand \
-            concat slice pad gather";
+            concat slice pad gather arg_max arg_min cumsum top_k gather_elements gather_nd scatter_elements scatter_nd";
         let missing: Vec<&str> = mnemonics
             .filter(|name| !["atan", "expm1", "log1p"].contains(name))
             .chain(others.split(' '))

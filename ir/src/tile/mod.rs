@@ -38,6 +38,10 @@
 //!   `i < n-h`; repeat with `n = h` until one is left. So the order of rounding is part of the program.
 //! - `gather` copies `src` at a position given by data: `index` is read, a negative value counts from the end of dimension
 //!   `axis`, and the coordinate of `src` in that dimension is replaced by it. A [`Step::Check`] before the kernel proved the range.
+//! - `scatter` is the same the other way round: a coordinate of `dst` comes from data. Without an operator `src` replaces
+//!   the element; with one the element becomes `op(old, src)`. Points may meet, and are taken in their order.
+//! - A `map` may read its own buffer at other coordinates than it writes, and write an element more than once: running
+//!   sums and insertions are such. A read then sees what earlier points wrote.
 //! - Float arithmetic is IEEE 754 binary32 (or the stated type) with round-to-nearest-even. Integer arithmetic wraps. Which
 //!   of the NaNs a NaN result is, is not part of the semantics.
 //! - `max` and `min` are `a > b ? a : b` and `a < b ? a : b`: with a NaN, or two zeros, the second operand.
@@ -270,6 +274,20 @@ pub enum StmtOp {
         /// Position in dimension `axis`: `i32` or `i64`.
         index: Access,
         /// The dimension of `src` that data indexes.
+        axis: usize,
+    },
+    /// `dst[.., index, ..] = src`, or `op` of the old element and `src`.
+    Scatter {
+        /// Written, and read if there is an operator; its coordinate `axis` is ignored (written as 0) and replaced by the
+        /// data.
+        dst: Access,
+        /// How elements combine, if they are not replaced.
+        op: Option<Combine>,
+        /// Read.
+        src: Access,
+        /// Position in dimension `axis`: `i32` or `i64`.
+        index: Access,
+        /// The dimension of `dst` that data indexes.
         axis: usize,
     },
 }

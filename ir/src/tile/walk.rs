@@ -2,6 +2,17 @@
 
 use super::{Access, Affine, Buffer, Item, KernelData, Loop, LoopKind, Program, Step, Stmt, StmtData, StmtOp, Var};
 
+/// A coordinate of an access that a statement takes from memory.
+#[derive(Clone, Copy, Debug)]
+pub struct DataCoordinate<'a> {
+    /// The access.
+    pub access: &'a Access,
+    /// The coordinate.
+    pub axis: usize,
+    /// Where it comes from.
+    pub index: &'a Access,
+}
+
 /// Position of an item in a kernel's tree: the index in each nested body, outermost first.
 pub type Path = Vec<usize>;
 
@@ -12,7 +23,8 @@ impl StmtData {
             StmtOp::Copy { dst, .. }
             | StmtOp::Map { dst, .. }
             | StmtOp::Reduce { dst, .. }
-            | StmtOp::Gather { dst, .. } => dst,
+            | StmtOp::Gather { dst, .. }
+            | StmtOp::Scatter { dst, .. } => dst,
             StmtOp::Mma { acc, .. } => acc,
         }
     }
@@ -25,6 +37,26 @@ impl StmtData {
             StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
             StmtOp::Reduce { dst, src, .. } => vec![dst, src],
             StmtOp::Gather { src, index, .. } => vec![src, index],
+            // The elements that it does not replace stay, so it needs them all.
+            StmtOp::Scatter { dst, src, index, .. } => vec![dst, src, index],
+        }
+    }
+
+    /// The coordinate that comes from data, if the statement has one.
+    pub fn data_coordinate(&self) -> Option<DataCoordinate<'_>> {
+        match &self.op {
+            StmtOp::Gather { src, index, axis, .. } => Some(DataCoordinate { access: src, axis: *axis, index }),
+            StmtOp::Scatter { dst, index, axis, .. } => Some(DataCoordinate { access: dst, axis: *axis, index }),
+            StmtOp::Copy { .. } | StmtOp::Map { .. } | StmtOp::Mma { .. } | StmtOp::Reduce { .. } => None,
+        }
+    }
+
+    /// Whether points may touch elements that other points write, so that their order matters beyond that of a sum.
+    pub fn carries(&self) -> bool {
+        match &self.op {
+            StmtOp::Map { dst, value } => value.loads().any(|a| a.buffer == dst.buffer && a.index != dst.index),
+            StmtOp::Scatter { .. } => true,
+            StmtOp::Copy { .. } | StmtOp::Mma { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. } => false,
         }
     }
 
@@ -35,7 +67,7 @@ impl StmtData {
             StmtOp::Map { dst, value } => std::iter::once(dst).chain(value.loads()).collect(),
             StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
             StmtOp::Reduce { dst, src, .. } => vec![dst, src],
-            StmtOp::Gather { dst, src, index, .. } => vec![dst, src, index],
+            StmtOp::Gather { dst, src, index, .. } | StmtOp::Scatter { dst, src, index, .. } => vec![dst, src, index],
         }
     }
 
@@ -46,7 +78,7 @@ impl StmtData {
             StmtOp::Map { dst, value } => std::iter::once(dst).chain(value.loads_mut()).collect(),
             StmtOp::Mma { acc, a, b, .. } => vec![acc, a, b],
             StmtOp::Reduce { dst, src, .. } => vec![dst, src],
-            StmtOp::Gather { dst, src, index, .. } => vec![dst, src, index],
+            StmtOp::Gather { dst, src, index, .. } | StmtOp::Scatter { dst, src, index, .. } => vec![dst, src, index],
         }
     }
 
@@ -58,7 +90,9 @@ impl StmtData {
             StmtOp::Copy { dst, src } | StmtOp::Reduce { dst, src, .. } => is(dst) || is(src),
             StmtOp::Map { dst, value } => is(dst) || value.loads().any(is),
             StmtOp::Mma { acc, a, b, .. } => is(acc) || is(a) || is(b),
-            StmtOp::Gather { dst, src, index, .. } => is(dst) || is(src) || is(index),
+            StmtOp::Gather { dst, src, index, .. } | StmtOp::Scatter { dst, src, index, .. } => {
+                is(dst) || is(src) || is(index)
+            }
         }
     }
 

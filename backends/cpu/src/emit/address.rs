@@ -4,14 +4,14 @@
 //! added from the outermost loop inwards, and each partial sum is computed once in the body of the loop that it depends on
 //! (see [`Emitter::prepare_addresses`]), because Cranelift runs here without its own loop-invariant code motion.
 
-use aic_ir::tile::{Affine, Atom, Loop, Stmt, StmtOp, Var};
+use aic_ir::tile::{Affine, Atom, Loop, Stmt, Var};
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 
 use rustc_hash::FxHashMap;
 
 use super::kernel::Emitter;
 
-/// The coordinate that a gather reads from memory, as a variable of affine expressions. No statement has that many
+/// The coordinate that a gather or scatter reads from memory, as a variable of affine expressions. No statement has that many
 /// dimensions.
 pub(super) const DATA: Var = Var::Dim(u32::MAX);
 
@@ -43,10 +43,10 @@ impl Emitter<'_, '_> {
     pub(super) fn extent(&self, stmt: Stmt, var: Var) -> u64 {
         match var {
             Var::Loop(l) => self.kernel.loops[l].extent,
-            DATA => match &self.kernel.stmts[stmt].op {
-                StmtOp::Gather { src, axis, .. } => self.program.buffers[src.buffer].shape.get(*axis).map_or(1, |&n| n),
-                StmtOp::Copy { .. } | StmtOp::Map { .. } | StmtOp::Mma { .. } | StmtOp::Reduce { .. } => 1,
-            },
+            DATA => {
+                let data = self.kernel.stmts[stmt].data_coordinate();
+                data.and_then(|d| self.program.buffers[d.access.buffer].shape.get(d.axis)).map_or(1, |&n| n)
+            }
             Var::Dim(d) => self.kernel.stmts[stmt].dims.get(d as usize).map_or(1, |d| d.extent),
         }
     }
@@ -106,7 +106,7 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// Sets the coordinate that a gather read. What is computed from it has a scope of its own, up to the next call.
+    /// Sets the coordinate that a gather or scatter read. What is computed from it has a scope of its own, up to the next call.
     pub(super) fn set_data(&mut self, data: Option<Value>) {
         if self.data == data {
             return;

@@ -37,7 +37,7 @@ pub(super) struct Emitter<'a, 'f> {
     pub(super) loops: FxHashMap<Loop, Index>,
     /// What has been computed, from the function's start inwards.
     pub(super) scopes: Vec<FxHashMap<Key, Value>>,
-    /// The coordinate that a gather read.
+    /// The coordinate that a gather or scatter read.
     pub(super) data: Option<Value>,
     /// What the current statement has loaded.
     pub(super) memo: Memo,
@@ -96,8 +96,8 @@ pub(super) fn build(
     let fail = |reason: String| CpuError::Kernel { kernel: kernel.name.clone(), reason };
     for &s in &stmts {
         let mut stmt = kernel.stmts[s].clone();
-        if let StmtOp::Gather { src, axis, .. } = &mut stmt.op
-            && let Some(coordinate) = src.index.get_mut(*axis)
+        if let StmtOp::Gather { src: access, axis, .. } | StmtOp::Scatter { dst: access, axis, .. } = &mut stmt.op
+            && let Some(coordinate) = access.index.get_mut(*axis)
         {
             *coordinate = Affine::var(DATA);
         }

@@ -70,6 +70,7 @@ fn statement(program: &Program, stmt: &StmtData) -> Result<u64, String> {
         }
         StmtOp::Copy { .. } => 2,
         StmtOp::Gather { .. } => 4,
+        StmtOp::Scatter { .. } => 6,
         StmtOp::Map { value, .. } => {
             if value.insts.iter().any(|i| matches!(i, Inst::Math(..) | Inst::Pow(..))) {
                 return Err(format!("`{}` has elementary functions that were not expanded", stmt.name));

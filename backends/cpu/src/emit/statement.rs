@@ -50,10 +50,7 @@ impl Emitter<'_, '_> {
             StmtOp::Map { value, .. } => self.map(s, stmt, value, vector),
             StmtOp::Mma { fused, .. } => self.mma(s, stmt, *fused, vector),
             StmtOp::Reduce { op, .. } => self.reduce(s, stmt, *op, vector),
-            StmtOp::Gather { axis, src, .. } => {
-                let size = *self.program.buffers[src.buffer].shape.get(*axis).ok_or("a gather along no axis")?;
-                self.gather(s, stmt, size, vector)
-            }
+            StmtOp::Gather { .. } | StmtOp::Scatter { .. } => self.by_data(s, stmt, vector),
         }
     }
 
@@ -189,16 +186,20 @@ impl Emitter<'_, '_> {
         self.tree(op, dtype, elements)
     }
 
-    fn gather(&mut self, s: Stmt, stmt: &StmtData, size: u64, vector: Option<usize>) -> Result<(), String> {
-        let [dst, src, index] = [0, 1, 2].map(|i| self.operand(s, i));
-        let by_lane = stmt.accesses()[2].index.iter().any(|e| vector.is_some_and(|v| e.uses(Var::Dim(v as u32))));
+    /// A gather or a scatter: one coordinate of an access comes from memory, point by point.
+    fn by_data(&mut self, s: Stmt, stmt: &StmtData, vector: Option<usize>) -> Result<(), String> {
+        let data = stmt.data_coordinate().ok_or("a statement without positions")?;
+        let shape = &self.program.buffers[data.access.buffer].shape;
+        let size = *shape.get(data.axis).ok_or("positions along no dimension")?;
+        let by_lane = data.index.index.iter().any(|e| vector.is_some_and(|v| e.uses(Var::Dim(v as u32))));
         let vector = vector.filter(|_| !by_lane);
+        let [dst, src, index] = [0, 1, 2].map(|i| self.operand(s, i));
         let mut wrapped: Option<(Value, Value)> = None;
         for chunk in chunks(stmt, vector, &|_| true) {
             // Positions may have been computed in the scope of another one's address.
-            let data = self.data.take();
+            let before = self.data.take();
             let position = self.read_element(&index, &chunk.point)?;
-            self.data = data;
+            self.data = before;
             let coordinate = match wrapped {
                 Some((from, to)) if from == position => to,
                 _ => {
@@ -214,7 +215,14 @@ impl Emitter<'_, '_> {
             };
             wrapped = Some((position, coordinate));
             self.set_data(Some(coordinate));
-            let value = self.read(&src, &chunk)?;
+            let mut value = self.read(&src, &chunk)?;
+            if let StmtOp::Scatter { op: Some(op), .. } = &stmt.op {
+                let wide = chunk.vector.is_some();
+                let old = self.read(&dst, &chunk)?;
+                let [old, new] = [(old, &dst), (value, &src)]
+                    .map(|(v, operand)| if wide { self.widen(v, operand.dtype) } else { Ok(v.value) });
+                value = Val { value: self.combine(*op, dst.dtype, old?, new?), wide };
+            }
             self.write(&dst, &chunk, value)?;
         }
         self.set_data(None);

@@ -19,9 +19,9 @@ pub(super) fn vector_dim(program: &Program, stmt: &StmtData) -> Option<usize> {
 pub(super) fn vectorizable(program: &Program, stmt: &StmtData) -> Result<(), String> {
     let in_vectors = |dtype: DType| vector_type(dtype).is_some();
     let mut accesses = stmt.accesses();
-    if let StmtOp::Gather { index, .. } = &stmt.op {
+    if let Some(data) = stmt.data_coordinate() {
         // Positions are read one by one.
-        accesses.retain(|a| *a != index);
+        accesses.retain(|a| *a != data.index);
     }
     if let Some(a) = accesses.iter().find(|a| !in_vectors(program.buffers[a.buffer].dtype)) {
         let data = &program.buffers[a.buffer];

@@ -110,21 +110,47 @@ pub(super) fn cache(
 
 fn operand_of(stmt: &StmtData, operand: Operand) -> Option<&Access> {
     match (&stmt.op, operand) {
-        (StmtOp::Copy { src, .. } | StmtOp::Reduce { src, .. } | StmtOp::Gather { src, .. }, Operand::A) => Some(src),
+        (
+            StmtOp::Copy { src, .. }
+            | StmtOp::Reduce { src, .. }
+            | StmtOp::Gather { src, .. }
+            | StmtOp::Scatter { src, .. },
+            Operand::A,
+        ) => Some(src),
         (StmtOp::Mma { a, .. }, Operand::A) => Some(a),
         (StmtOp::Mma { b, .. }, Operand::B) => Some(b),
         (StmtOp::Map { value, .. }, Operand::A) => value.loads().next(),
-        (StmtOp::Copy { .. } | StmtOp::Map { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. }, _) => None,
+        (
+            StmtOp::Copy { .. }
+            | StmtOp::Map { .. }
+            | StmtOp::Reduce { .. }
+            | StmtOp::Gather { .. }
+            | StmtOp::Scatter { .. },
+            _,
+        ) => None,
     }
 }
 
 fn operand_of_mut(stmt: &mut StmtData, operand: Operand) -> Option<&mut Access> {
     match (&mut stmt.op, operand) {
-        (StmtOp::Copy { src, .. } | StmtOp::Reduce { src, .. } | StmtOp::Gather { src, .. }, Operand::A) => Some(src),
+        (
+            StmtOp::Copy { src, .. }
+            | StmtOp::Reduce { src, .. }
+            | StmtOp::Gather { src, .. }
+            | StmtOp::Scatter { src, .. },
+            Operand::A,
+        ) => Some(src),
         (StmtOp::Mma { a, .. }, Operand::A) => Some(a),
         (StmtOp::Mma { b, .. }, Operand::B) => Some(b),
         (StmtOp::Map { value, .. }, Operand::A) => value.loads_mut().next(),
-        (StmtOp::Copy { .. } | StmtOp::Map { .. } | StmtOp::Reduce { .. } | StmtOp::Gather { .. }, _) => None,
+        (
+            StmtOp::Copy { .. }
+            | StmtOp::Map { .. }
+            | StmtOp::Reduce { .. }
+            | StmtOp::Gather { .. }
+            | StmtOp::Scatter { .. },
+            _,
+        ) => None,
     }
 }
 

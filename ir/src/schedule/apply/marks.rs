@@ -45,10 +45,13 @@ pub(super) fn vectorize(program: &mut Program, kernel: &str, dim: &DimRef, targe
     if !stmt.write().index.iter().any(|e| e.uses(var)) {
         return fail("every lane would write the same element".into());
     }
-    if let StmtOp::Gather { index, .. } = &stmt.op
-        && index.index.iter().any(|e| e.uses(var))
+    if let Some(data) = stmt.data_coordinate()
+        && data.index.index.iter().any(|e| e.uses(var))
     {
-        return fail("positions that differ by lane are gathered one by one".into());
+        return fail("positions that differ by lane are taken one by one".into());
+    }
+    if matches!(stmt.op, StmtOp::Map { .. }) && stmt.carries() {
+        return fail("its points depend on each other".into());
     }
     if let StmtOp::Map { value, .. } = &stmt.op
         && let Some(reason) = lane_problem(program, value)

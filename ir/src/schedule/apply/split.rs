@@ -13,7 +13,8 @@ use super::dependence::{Partition, Seen, common_partition};
 use super::{Refusal, check_free, check_free_buffer, dim_of, kernel_named, stmt_named, used_elsewhere};
 use crate::schedule::DimRef;
 use crate::tile::{
-    Affine, Buffer, BufferData, Item, Kernel, Layout, LoopData, LoopKind, Program, Stmt, StmtData, StmtOp, Storage, Var,
+    Affine, Buffer, BufferData, Item, Kernel, KernelData, Layout, LoopData, LoopKind, Program, Stmt, StmtData, StmtOp,
+    Storage, Var,
 };
 
 /// A temporary that shrinks to one iteration's part.
@@ -49,6 +50,7 @@ pub(super) fn split(
     let at = adjacent(program, k, &group)?;
     for &(s, d) in &group {
         check_order(&data.stmts[s], d)?;
+        check_carried(data, &data.stmts[s], d)?;
     }
     let contractions = check_flow(program, k, &group)?;
     let rest = extent % factor;
@@ -136,6 +138,34 @@ fn check_order(stmt: &StmtData, d: usize) -> Result<(), Refusal> {
             stmt.name, stmt.dims[i].name, stmt.dims[d].name
         ))),
         None => Ok(()),
+    }
+}
+
+/// Refuses to move a dimension out where points of the statement that depend on each other would change their order: it
+/// must keep them apart, or each dimension that it passes must.
+fn check_carried(data: &KernelData, stmt: &StmtData, d: usize) -> Result<(), Refusal> {
+    if !stmt.carries() {
+        return Ok(());
+    }
+    let buffer = stmt.write().buffer;
+    let keeps_apart = |dim: usize| {
+        let accesses = stmt.accesses().into_iter().filter(|a| a.buffer == buffer);
+        let seen: Vec<Seen<'_>> = accesses
+            .map(|access| Seen {
+                access,
+                var: Var::Dim(dim as u32),
+                extents: Box::new(move |v| data.extent_of(stmt, v)),
+            })
+            .collect();
+        common_partition(&seen, &|v| matches!(v, Var::Loop(_))).is_some()
+    };
+    let passed = (0..d).find(|&e| stmt.dims[e].extent > 1 && !keeps_apart(e));
+    match passed {
+        Some(e) if stmt.dims[d].extent > 1 && !keeps_apart(d) => Err(Refusal::Illegal(format!(
+            "points of `{}` depend on each other along `{}`, which `{}` would pass",
+            stmt.name, stmt.dims[e].name, stmt.dims[d].name
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 

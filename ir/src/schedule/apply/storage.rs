@@ -84,6 +84,9 @@ pub(super) fn place(program: &mut Program, kernel: &str, buffer: &str, space: Sp
             if stmt.intrinsic.is_some() && stmt.touches(b) {
                 return Err(Refusal::Illegal(format!("`{}` needs `{buffer}` in memory for its intrinsic", stmt.name)));
             }
+            if stmt.data_coordinate().is_some_and(|data| data.access.buffer == b) {
+                return Err(Refusal::Illegal(format!("data indexes `{buffer}` in `{}`", stmt.name)));
+            }
             for access in stmt.accesses().into_iter().filter(|a| a.buffer == b) {
                 let mut indexed_by_loop = false;
                 for e in &access.index {

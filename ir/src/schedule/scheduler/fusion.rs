@@ -41,7 +41,11 @@ impl Scheduler<'_> {
         }
         let last = &data.stmts[*stmts.last()?];
         let result = last.write();
-        if rounds_of(result, last).is_none() || !matches!(self.program.buffers[result.buffer].storage, Storage::Temp) {
+        // The last statement must overwrite the whole result.
+        if matches!(last.op, StmtOp::Scatter { .. })
+            || rounds_of(result, last).is_none()
+            || !matches!(self.program.buffers[result.buffer].storage, Storage::Temp)
+        {
             return None;
         }
         let start = self.program.steps.iter().position(|s| *s == Step::Run(k))? + 1;

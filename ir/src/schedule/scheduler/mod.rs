@@ -8,7 +8,7 @@
 //! | one `mma` | register tile over weights in panels, epilogue in registers | [`contraction`] |
 //! | several `mma` (attention) | a few rows at a time, whole score rows resident | [`attention`] |
 //! | a `reduce` (softmax, layer norm, pooling) | row by row, partial results in vectors | [`rowwise`] |
-//! | only `map`, `copy`, `gather` | vectors along the last dimension | [`rowwise`] |
+//! | only `map`, `copy`, `gather`, `scatter` | vectors along the last dimension | [`rowwise`] |
 //!
 //! Every choice is made by counting ([`tiles`]), never by a clock, and every step is a [`Directive`] that was applied by the
 //! same code that applies a schedule from a file. So the result is a [`Schedule`] that reproduces the program.

@@ -55,10 +55,10 @@ pub enum InterpErrorKind {
         /// Number of valid positions.
         bound: u64,
     },
-    /// A gather at a position that no check proved.
-    #[error("gather at index {index} of {buffer}, which has {bound} positions")]
+    /// A gather or scatter at a position that no check proved.
+    #[error("gather or scatter at index {index} of {buffer}, which has {bound} positions")]
     GatherIndex {
-        /// What is gathered from.
+        /// What is gathered from, or scattered to.
         buffer: Buffer,
         /// The index.
         index: i64,

@@ -9,7 +9,7 @@ use super::InterpErrorKind;
 use super::access::{Active, FILL, Prepared, Resolved};
 use super::memory::Memory;
 use super::scalar::{self, Number, for_number};
-use crate::tile::{Access, Combine, Expr, Inst, Program, ScalarBinary, StmtData, StmtOp};
+use crate::tile::{Access, Buffer, Combine, Expr, Inst, Program, ScalarBinary, StmtData, StmtOp};
 use crate::types::DType;
 
 /// Points taken at a time.
@@ -28,6 +28,8 @@ enum Action {
     Reduce { op: ScalarBinary },
     /// Reads again, at a position that was read.
     Gather { src: Prepared, src_dtype: DType, axis: usize, size: i64 },
+    /// Writes at a position that was read.
+    Scatter { op: Option<ScalarBinary>, axis: usize, size: i64 },
 }
 
 /// A statement, ready to run.
@@ -88,6 +90,7 @@ impl Ready {
             StmtOp::Map { dst, value } => (dst, value.loads().collect()),
             StmtOp::Mma { acc, a, b, .. } => (acc, vec![a, b]),
             StmtOp::Gather { dst, index, .. } => (dst, vec![index]),
+            StmtOp::Scatter { dst, src, index, .. } => (dst, vec![src, index]),
         };
         let mut in_place = sources.iter().any(|s| s.buffer == dst_access.buffer);
         let same_element = sources.iter().all(|s| s.buffer != dst_access.buffer || *s == dst_access);
@@ -129,6 +132,17 @@ impl Ready {
                     return Err(InterpErrorKind::Malformed("a gather along an axis that does not exist".into()));
                 };
                 Action::Gather { src: prepared, src_dtype, axis: *axis, size: size as i64 }
+            }
+            StmtOp::Scatter { dst, op, axis, .. } => {
+                if loads[0].1 != dtype || !matches!(loads[1].1, DType::I32 | DType::I64) {
+                    return type_error("a scatter");
+                }
+                let Some(&size) = program.buffers[dst.buffer].shape.get(*axis) else {
+                    return Err(InterpErrorKind::Malformed("a scatter along an axis that does not exist".into()));
+                };
+                // An element may be written again, by the same statement.
+                in_place = true;
+                Action::Scatter { op: op.map(combine), axis: *axis, size: size as i64 }
             }
         };
         let count = loads.len() + 2;
@@ -257,11 +271,7 @@ impl Ready {
                 out.clear();
                 let mut point = first.to_vec();
                 for &bits in &indices[0] {
-                    let index = if self.loads[0].1 == DType::I32 { i64::from(bits as i32) } else { bits as i64 };
-                    let at = if index < 0 { index.wrapping_add(*size) } else { index };
-                    if !(0..*size).contains(&at) {
-                        return Err(InterpErrorKind::GatherIndex { buffer: src.buffer, index, bound: *size as u64 });
-                    }
+                    let at = position(self.loads[0].1, bits, src.buffer, *size)?;
                     let resolved = &self.resolved[count + 1];
                     let offset = src.offset_at(resolved, &self.active, loops, &point, Some((*axis, at)))?;
                     out.push(match (offset, src.fill) {
@@ -272,12 +282,40 @@ impl Ready {
                 }
                 &self.values[1]
             }
+            Action::Scatter { op, axis, size } => {
+                let mut point = first.to_vec();
+                let into = &mut memory[dst.as_u32() as usize];
+                for (&update, &index) in self.values[0].iter().zip(&self.values[1]) {
+                    let at = position(self.loads[1].1, index, dst, *size)?;
+                    let place = Some((*axis, at));
+                    let offset = self.dst.offset_at(&self.resolved[0], &self.active, loops, &point, place)?;
+                    let mut result = [update];
+                    if let Some(op) = op {
+                        let old = into.read(dst, self.dtype, offset)?;
+                        scalar::binary(*op, self.dtype, &[old], &[update], &mut result);
+                    }
+                    into.write(dst, self.dtype, offset, result[0])?;
+                    advance(&mut point, extents, 1);
+                }
+                return Ok(());
+            }
         };
         let into = &mut memory[dst.as_u32() as usize];
         for (&offset, &bits) in self.offsets[0].iter().zip(result) {
             into.write(dst, self.dtype, offset, bits)?;
         }
         Ok(())
+    }
+}
+
+/// The position that an index names in a dimension of `buffer`.
+fn position(dtype: DType, bits: u64, buffer: Buffer, size: i64) -> Result<i64, InterpErrorKind> {
+    let index = if dtype == DType::I32 { i64::from(bits as i32) } else { bits as i64 };
+    let at = if index < 0 { index.wrapping_add(size) } else { index };
+    if (0..size).contains(&at) {
+        Ok(at)
+    } else {
+        Err(InterpErrorKind::GatherIndex { buffer, index, bound: size as u64 })
     }
 }
 

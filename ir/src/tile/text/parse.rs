@@ -204,7 +204,7 @@ impl Parser<'_> {
         name: String,
         loops: &[(String, Loop)],
     ) -> Result<StmtData, ParseError> {
-        if !["copy", "map", "mma", "reduce", "gather"].contains(&verb) {
+        if !["copy", "map", "mma", "reduce", "gather", "scatter"].contains(&verb) {
             return Err(self.cursor.error_at(start, format!("`{verb}` is neither a loop nor a statement")));
         }
         let dims = self.cursor.list("[", "]", |c| {
@@ -237,6 +237,21 @@ impl Parser<'_> {
                 let op = Combine::ALL.into_iter().find(|c| c.name() == word);
                 let op = op.ok_or_else(|| self.cursor.error_at(start, format!("`{word}` does not combine")))?;
                 StmtOp::Reduce { dst, op, src: self.access(&scope)? }
+            }
+            "scatter" => {
+                self.cursor.expect("axis")?;
+                let axis = self.cursor.usize()?;
+                self.cursor.expect("at")?;
+                let index = self.access(&scope)?;
+                self.cursor.expect("=")?;
+                let op = match *self.cursor.peek() {
+                    Token::Word(word) => Combine::ALL.into_iter().find(|c| c.name() == word),
+                    _ => None,
+                };
+                if let Some(op) = op {
+                    self.cursor.expect(op.name())?;
+                }
+                StmtOp::Scatter { dst, op, src: self.access(&scope)?, index, axis }
             }
             _ => {
                 self.cursor.expect("=")?;

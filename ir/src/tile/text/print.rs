@@ -228,6 +228,7 @@ impl StmtPrinter<'_> {
             StmtOp::Mma { .. } => "mma",
             StmtOp::Reduce { .. } => "reduce",
             StmtOp::Gather { .. } => "gather",
+            StmtOp::Scatter { .. } => "scatter",
         };
         write!(f, "{verb} {} [", Name(name))?;
         separated(f, ", ", dims.iter().map(DimText))?;
@@ -261,6 +262,16 @@ impl StmtPrinter<'_> {
                 self.access(f, src)?;
                 write!(f, " axis {axis} at ")?;
                 self.access(f, index)?;
+            }
+            StmtOp::Scatter { dst, op, src, index, axis } => {
+                self.access(f, dst)?;
+                write!(f, " axis {axis} at ")?;
+                self.access(f, index)?;
+                f.write_str(" = ")?;
+                if let Some(op) = op {
+                    write!(f, "{} ", op.name())?;
+                }
+                self.access(f, src)?;
             }
         }
         if let Some(name) = intrinsic {

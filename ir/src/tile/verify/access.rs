@@ -1,7 +1,7 @@
 //! Rules 7 to 10: coordinates, fill values, and what may be written or held in registers.
 
 use super::{Placed, Rule, Verifier};
-use crate::tile::{Access, Affine, Atom, Buffer, KernelData, LoopKind, Space, StmtData, StmtOp, Storage, Var};
+use crate::tile::{Access, Affine, Atom, Buffer, KernelData, LoopKind, Space, StmtData, Storage, Var};
 
 /// Most points for which coordinates are evaluated one by one where their ranges are not enough.
 const MAX_EVALUATED: u64 = 1 << 16;
@@ -98,9 +98,7 @@ impl Verifier<'_> {
                 }
             });
         }
-        if let StmtOp::Gather { src, .. } = &kernel.stmts[p.stmt].op
-            && src == access
-        {
+        if kernel.stmts[p.stmt].data_coordinate().is_some_and(|data| data.access == access) {
             by = Some("data".to_owned());
         }
         if let Some(by) = by {

@@ -7,7 +7,7 @@
 
 use super::{Rule, Verifier};
 use crate::tile::{
-    Access, Affine, Atom, Buffer, Item, KernelData, Loop, LoopKind, Program, Step, Stmt, StmtData, Storage, Var,
+    Access, Affine, Atom, Buffer, Item, KernelData, Loop, LoopKind, Program, Step, Stmt, StmtData, StmtOp, Storage, Var,
 };
 
 /// Most pieces into which a read is cut before it counts as not covered.
@@ -130,7 +130,8 @@ impl<'a> Coverage<'a> {
             }
         }
         let write = stmt.write();
-        if !self.follows(write.buffer) {
+        // What a scatter writes was written before.
+        if !self.follows(write.buffer) || matches!(stmt.op, StmtOp::Scatter { .. }) {
             return;
         }
         match exact_box(kernel, stmt, write) {
@@ -158,6 +159,11 @@ impl<'a> Coverage<'a> {
     fn covered(&self, kernel: &KernelData, stmt: &StmtData, read: &Access) -> bool {
         let shape = &self.program.buffers[read.buffer].shape;
         let mut spans: Box = read.index.iter().map(|i| hull(kernel, stmt, i)).collect();
+        if let Some(data) = stmt.data_coordinate().filter(|data| data.access == read)
+            && let (Some(span), Some(&size)) = (spans.get_mut(data.axis), shape.get(data.axis))
+        {
+            *span = Span { steps: Vec::new(), lo: 0, hi: size as i64 - 1 };
+        }
         let cut = |spans: &Box| -> Box {
             // What lies outside is not read.
             let mut spans = spans.clone();
@@ -185,7 +191,8 @@ impl<'a> Coverage<'a> {
         let carried = |(l, writes): &(Loop, Vec<Buffer>)| {
             kernel.loops[*l].kind != LoopKind::Parallel && writes.contains(&read.buffer)
         };
-        self.irregular.contains(&read.buffer) || self.around.iter().any(carried)
+        let own = stmt.write().buffer == read.buffer && stmt.write().index != read.index;
+        own || self.irregular.contains(&read.buffer) || self.around.iter().any(carried)
     }
 
     /// Whether what is written leaves nothing of a box.

@@ -63,9 +63,9 @@ pub enum Rule {
     Type { what: &'static str, expected: String, actual: DType },
     #[error("{0}")]
     Expr(ExprError),
-    #[error("{buffer} has no axis {axis} to gather along")]
+    #[error("{buffer} has no axis {axis} that data could index")]
     GatherAxis { buffer: Buffer, axis: usize },
-    #[error("the gathered coordinate must be written as 0")]
+    #[error("the coordinate that data replaces must be written as 0")]
     GatherCoordinate,
     #[error("the indices in {0} are not proved to be below {1}: no check, or it comes too early")]
     Unchecked(Buffer, u64),

@@ -20,14 +20,14 @@
 //! 8. Coordinates stay inside the buffer, by the ranges of their variables, unless there is a fill value of its type.
 //! 9. Writes have no fill value and never go to inputs or constants.
 //! 10. Registers are indexed by dimensions of tiles and unrolled loops only, and have no fill values; nothing is gathered from
-//!     them. With a machine given, those alive at once fit its vector registers.
+//!     them or scattered to them. With a machine given, those alive at once fit its vector registers.
 //!
 //! Types
 //! 11. Instructions take their operands' types ([`Expr::dtypes`](crate::tile::Expr)), and the result has that of `dst`.
-//! 12. `copy`, `reduce` and `gather` keep the type; `reduce` takes numbers.
+//! 12. `copy`, `reduce`, `gather` and `scatter` keep the type; `reduce` takes numbers, and so does `scatter` with an operator.
 //! 13. The operands of `mma` have one type, and `acc` that type or one that holds all its products: floats of at least
 //!     the size, integers of at least the size.
-//! 14. An index of `gather` is `i32` or `i64`, and its range proved: by a check after the last write, or because it is constant. The
+//! 14. An index of `gather` or `scatter` is `i32` or `i64`, and its range proved: by a check after the last write, or because it is constant. The
 //!     coordinate that it replaces is written as 0.
 //!
 //! Order
@@ -43,8 +43,9 @@
 //!     at least 1.
 //! 19. Outputs are wholly written.
 //! 20. What is read was written, by boxes of coordinates: writes that are not boxes, and reads in a loop that writes the same
-//!     buffer (so that values of earlier iterations may be read), are not followed, and pass. Of a repeat, kernels are taken
-//!     to run one after the other, each for all rounds.
+//!     buffer (so that values of earlier iterations may be read), are not followed, and pass; so do reads of a `map` from
+//!     its own buffer at other coordinates than it writes. A `scatter` needs all that it could write. Of a repeat, kernels
+//!     are taken to run one after the other, each for all rounds.
 
 mod access;
 mod coverage;
@@ -182,10 +183,10 @@ impl<'a> Verifier<'a> {
             let points = times.saturating_mul(data.points());
             info.points = info.points.saturating_add(points);
             let per_point = match &data.op {
-                StmtOp::Copy { .. } | StmtOp::Gather { .. } => 0,
+                StmtOp::Copy { .. } | StmtOp::Gather { .. } | StmtOp::Scatter { op: None, .. } => 0,
                 StmtOp::Map { value, .. } => value.insts.iter().map(types::operations).sum(),
                 StmtOp::Mma { .. } => 2,
-                StmtOp::Reduce { .. } => 1,
+                StmtOp::Reduce { .. } | StmtOp::Scatter { .. } => 1,
             };
             info.flops = info.flops.saturating_add(points.saturating_mul(per_point));
         }

@@ -237,11 +237,11 @@ fn broken_rules_are_named() {
             "axis 0 at b0[d0, 0]",
             "kernel embed: s0 \"gather\": the index is f32, but must be i32 or i64",
         ),
-        ("axis 0 at", "axis 2 at", "kernel embed: s0 \"gather\": b2 has no axis 2 to gather along"),
+        ("axis 0 at", "axis 2 at", "kernel embed: s0 \"gather\": b2 has no axis 2 that data could index"),
         (
             "= b2[0, d1] axis",
             "= b2[1, d1] axis",
-            "kernel embed: s0 \"gather\": the gathered coordinate must be written as 0",
+            "kernel embed: s0 \"gather\": the coordinate that data replaces must be written as 0",
         ),
         (
             "check b1 < 7",

@@ -73,24 +73,36 @@ impl Verifier<'_> {
             }
             StmtOp::Gather { dst, src, index, axis } => {
                 same("the source", self.dtype(dst), self.dtype(src))?;
-                let dtype = self.dtype(index);
-                if !matches!(dtype, DType::I32 | DType::I64) {
-                    let expected = "i32 or i64".to_owned();
-                    return Err(Rule::Type { what: "the index", expected, actual: dtype });
+                self.data_coordinate(kernel, src, index, *axis)
+            }
+            StmtOp::Scatter { dst, op, src, index, axis } => {
+                same("the source", self.dtype(dst), self.dtype(src))?;
+                if op.is_some() && self.dtype(src) == DType::Bool {
+                    return Err(Rule::Type { what: "the source", expected: "a number".into(), actual: DType::Bool });
                 }
-                let Some(&size) = self.program.buffers[src.buffer].shape.get(*axis) else {
-                    return Err(Rule::GatherAxis { buffer: src.buffer, axis: *axis });
-                };
-                if src.index[*axis] != Affine::constant(0) {
-                    return Err(Rule::GatherCoordinate);
-                }
-                if let Some(fill) = index.fill {
-                    let value = if dtype == DType::I32 { i64::from(fill.bits as i32) } else { fill.bits as i64 };
-                    within(value, size)?;
-                }
-                self.index_range(kernel, index.buffer, size)
+                self.data_coordinate(kernel, dst, index, *axis)
             }
         }
+    }
+
+    /// Rule 14 for an access whose coordinate `axis` is read at `index`.
+    fn data_coordinate(&self, kernel: &KernelData, access: &Access, index: &Access, axis: usize) -> Result<(), Rule> {
+        let dtype = self.dtype(index);
+        if !matches!(dtype, DType::I32 | DType::I64) {
+            let expected = "i32 or i64".to_owned();
+            return Err(Rule::Type { what: "the index", expected, actual: dtype });
+        }
+        let Some(&size) = self.program.buffers[access.buffer].shape.get(axis) else {
+            return Err(Rule::GatherAxis { buffer: access.buffer, axis });
+        };
+        if access.index[axis] != Affine::constant(0) {
+            return Err(Rule::GatherCoordinate);
+        }
+        if let Some(fill) = index.fill {
+            let value = if dtype == DType::I32 { i64::from(fill.bits as i32) } else { fill.bits as i64 };
+            within(value, size)?;
+        }
+        self.index_range(kernel, index.buffer, size)
     }
 
     /// Whether all of a buffer's elements are proved to be positions of a dimension of `size`.
