@@ -207,6 +207,38 @@ int main(void) {
 }
 
 #[test]
+fn features_of_aarch64_are_found_or_a_status() {
+    // Cortex-A53 has none of these, Cortex-A76 all but `i8mm`, and `max` all.
+    let answers =
+        [("lse", ["5", "0", "0"]), ("dotprod", ["5", "0", "0"]), ("fp16", ["5", "0", "0"]), ("i8mm", ["5", "5", "0"])];
+    for (feature, expected) in answers {
+        let mut target = fixture::target("aarch64");
+        target.machine.features.push(feature.to_owned());
+        let m = fixture::model_for("m", Body::AddWeights, target);
+        let folder = Folder::new(&[&m]);
+        let source = format!(
+            "{PRELUDE}#include \"m.h\"\n{}",
+            "
+int main(void) {
+    float x[5] = {0}, y[5] = {7, 7, 7, 7, 7};
+    const void *in[1]; void *out[1];
+    aic_status status;
+    in[0] = x; out[0] = y;
+    status = m_run(in, out, block(M_ARENA_BYTES));
+    CHECK(y[4] == (status ? 7.0f : 4.5f));
+    printf(\"%d\", (int)status);
+    return 0;
+}
+"
+        );
+        let compiler: Vec<&str> = C99.iter().copied().chain(["-static"]).collect();
+        folder.must_build(&compiler, &source, &["m.o"]);
+        let run = |cpu| c::must("qemu-aarch64-static", &["-cpu", cpu, "./main"], folder.path());
+        assert_eq!(["cortex-a53", "cortex-a76", "max"].map(run), expected, "{feature}");
+    }
+}
+
+#[test]
 fn features_that_are_there_are_found() {
     // Valgrind's processor is an x86-64-v2 at least.
     for machine in ["x86-64", "x86-64-v2", "aarch64"] {

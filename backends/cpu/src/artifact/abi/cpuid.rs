@@ -6,7 +6,7 @@
 //! cycles, but in a virtual machine 1 to 20 microseconds: `CPUID` leaves it. Nothing cheaper is certain, and there is
 //! no place to keep the answer; so callers who run small models often set a flag in `aic_io` after the first run.
 
-use aic_ir::machine::{Arch, Machine};
+use aic_ir::machine::Machine;
 use iced_x86::IcedError;
 use iced_x86::code_asm::{AsmRegister32, CodeAssembler, eax, ebx, ecx, rbx};
 
@@ -99,11 +99,6 @@ fn xcr0_of(feature: &str) -> u32 {
 /// # Errors
 /// For features that the code could not ask for.
 pub fn check(machine: &Machine) -> Result<Option<Vec<u8>>, ArtifactError> {
-    if machine.arch == Arch::Aarch64 {
-        // User code cannot ask an AArch64 processor without its operating system.
-        let beyond = machine.features.iter().find(|f| !matches!(f.as_str(), "neon" | "fp" | "asimd"));
-        return beyond.map_or(Ok(None), |f| Err(ArtifactError::UncheckedFeature(f.clone())));
-    }
     let mut bits = Vec::new();
     let mut xcr0 = 0;
     for feature in &machine.features {

@@ -11,13 +11,14 @@
 //! | `NAME_reset` | zeroes the state block |
 //! | `NAME_check_weights` | checks every byte of external weights |
 //! | `guard` (local) | checks blocks, puts states in place, calls the entry, takes states over |
-//! | `cpu` (local, x86-64) | asks the processor for its features |
+//! | `cpu` (local) | asks the processor for its features, if there is something to ask |
 
 mod compile;
 pub(super) mod cpuid;
+mod idregs;
 mod wrappers;
 
-use aic_ir::machine::Machine;
+use aic_ir::machine::{Arch, Machine};
 use cranelift_codegen::isa::TargetIsa;
 
 use super::interface::{Interface, WeightsMode};
@@ -130,11 +131,13 @@ pub(super) fn compile(
 ) -> Result<Vec<WrapperCode>, ArtifactError> {
     let isa = baseline(target)?;
     let mut functions = Vec::new();
-    let check = cpuid::check(&target.machine)?;
+    let (check, frame_bytes) = match target.machine.arch {
+        Arch::X86_64 => (cpuid::check(&target.machine)?, cpuid::FRAME_BYTES),
+        Arch::Aarch64 => (idregs::check(&target.machine, &target.triple)?, idregs::FRAME_BYTES),
+    };
     let checks_cpu = check.is_some();
     if let Some(code) = check {
-        let (align, frame_bytes) = (16, cpuid::FRAME_BYTES);
-        let references = Vec::new();
+        let (align, references) = (16, Vec::new());
         functions.push(WrapperCode { wrapper: Wrapper::Cpu, code, align, references, frame_bytes, clif: None });
     }
     let convention = target.c_convention();
@@ -175,8 +178,8 @@ pub(super) fn stack_bytes(functions: &[WrapperCode], entry_bytes: u64) -> u64 {
 /// The code generator for the plainest processor of the target's architecture.
 fn baseline(target: &CpuTarget) -> Result<std::sync::Arc<dyn TargetIsa>, ArtifactError> {
     let features = match target.machine.arch {
-        aic_ir::machine::Arch::X86_64 => vec!["sse2".to_owned()],
-        aic_ir::machine::Arch::Aarch64 => vec!["neon".to_owned()],
+        Arch::X86_64 => vec!["sse2".to_owned()],
+        Arch::Aarch64 => vec!["neon".to_owned()],
     };
     let machine = Machine { features, ..target.machine.clone() };
     Ok(CpuTarget::new(machine, target.triple.clone())?.isa)
@@ -231,6 +234,23 @@ mod tests {
         }
         assert_eq!((returns, code[0]), (2, 0x53), "push rbx, and two ways out");
         assert_eq!(cpuid::check(&builtin("x86-64").unwrap()).unwrap(), None);
-        assert_eq!(cpuid::check(&builtin("aarch64").unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn features_of_aarch64_are_asked_for_where_programs_may() {
+        let check = |feature: &str, triple: &str| {
+            let mut machine = builtin("aarch64").unwrap();
+            machine.features.push(feature.to_owned());
+            idregs::check(&machine, &triple.parse().unwrap())
+        };
+        for feature in ["lse", "dotprod", "i8mm", "fp16"] {
+            for triple in ["aarch64-unknown-linux-gnu", "aarch64-unknown-none"] {
+                assert!(check(feature, triple).unwrap().is_some(), "{feature}, {triple}");
+            }
+            assert!(check(feature, "aarch64-pc-windows-msvc").is_err(), "{feature}");
+            assert_eq!(check(feature, "aarch64-apple-darwin").is_err(), feature == "i8mm", "{feature}");
+        }
+        assert_eq!(check("neon", "aarch64-pc-windows-msvc").unwrap(), None);
+        assert!(check("teleport", "aarch64-unknown-linux-gnu").is_err());
     }
 }
