@@ -205,6 +205,37 @@ impl Builder {
         self.binary(op, a, b)
     }
 
+    /// Applies a binary operator to a number in a value's element type and the value.
+    pub fn scalar_binary(&mut self, op: BinaryOp, a: f64, b: Value) -> Result<Value, Reason> {
+        let a = self.scalar(self.dtype(b), a)?;
+        self.binary(op, a, b)
+    }
+
+    /// Selects between two values.
+    pub fn select(&mut self, condition: Value, a: Value, b: Value) -> Result<Value, Reason> {
+        self.emit(Op::Select, &[condition, a, b])
+    }
+
+    /// Converts the element type.
+    pub fn cast(&mut self, x: Value, to: DType) -> Result<Value, Reason> {
+        self.emit(Op::Cast { to }, &[x])
+    }
+
+    /// Permutes dimensions.
+    pub fn transpose(&mut self, x: Value, perm: impl Into<Vec<usize>>) -> Result<Value, Reason> {
+        self.emit(Op::Transpose { perm: perm.into() }, &[x])
+    }
+
+    /// Joins along a dimension.
+    pub fn concat(&mut self, parts: &[Value], axis: usize) -> Result<Value, Reason> {
+        self.emit(Op::Concat { axis }, parts)
+    }
+
+    /// Broadcasts to a shape.
+    pub fn expand(&mut self, x: Value, shape: impl Into<Vec<u64>>) -> Result<Value, Reason> {
+        self.emit(Op::Expand { shape: shape.into() }, &[x])
+    }
+
     /// Reshapes.
     pub fn reshape(&mut self, x: Value, shape: impl Into<Vec<u64>>) -> Result<Value, Reason> {
         self.emit(Op::Reshape { shape: shape.into() }, &[x])

@@ -89,9 +89,9 @@ fn functions_that_cannot_be_imported_are_named_by_their_calls() {
             .call("F", &["x"], &["out"], vec![])
             .output("out")
     };
-    let text = with(Model::new(17).node("Det", &["x"], &["y"]), &["x"]).refusal();
+    let text = with(Model::new(17).node("NonZero", &["x"], &["y"]), &["x"]).refusal();
     assert!(
-        text.contains("`node_out` (local.F): in function `F`, `node_y` (Det): the operator is not supported"),
+        text.contains("`node_out` (local.F): in function `F`, `node_y` (NonZero): the operator is not supported"),
         "{text}"
     );
     let text = with(Model::new(17).call("F", &["x"], &["y"], vec![]), &["x"]).refusal();
@@ -194,9 +194,9 @@ fn the_branch_of_an_if_is_chosen_while_reading() {
     assert_eq!(branches(3, then, other).run(&x), [2.0, 3.0]);
     // What is not taken is not judged; what is taken is.
     let (then, other) =
-        (body().node("Det", &["x"], &["t"]).output("t"), body().node("Relu", &["x"], &["e"]).output("e"));
+        (body().node("NonZero", &["x"], &["t"]).output("t"), body().node("Relu", &["x"], &["e"]).output("e"));
     assert_eq!(branches(3, then.clone(), other.clone()).run(&x), [1.0, 2.0]);
-    assert!(branches(2, then, other).refusal().contains("`node_t` (Det): the operator is not supported"));
+    assert!(branches(2, then, other).refusal().contains("`node_t` (NonZero): the operator is not supported"));
 }
 
 #[test]
@@ -320,9 +320,9 @@ fn loops_that_depend_on_data_are_refused_by_name() {
     data.graph().node[0].input[0] = "n".into();
     let text = data.refusal();
     assert!(text.contains("`node_last` (Loop): the number of trips (`n`) must be known at compile time"), "{text}");
-    let det = loop_body().node("Det", &["s"], &["next"]).output("go").output("next").output("next");
+    let det = loop_body().node("NonZero", &["s"], &["next"]).output("go").output("next").output("next");
     let text = looped(4, det).refusal();
-    assert_eq!(text.matches("Det").count(), 1, "{text}");
+    assert_eq!(text.matches("NonZero").count(), 1, "{text}");
 }
 
 #[test]

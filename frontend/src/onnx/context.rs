@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
 use aic_ir::graph::Value;
-use aic_ir::types::{MAX_RANK, Tensor};
+use aic_ir::types::{DType, MAX_RANK, Tensor};
 
 use super::schema::{AttributeProto, NodeProto, attribute_type};
 use super::sparse;
@@ -58,6 +58,21 @@ impl<'a> NodeContext<'a> {
     /// All operands; none may be omitted.
     pub fn all_operands(&self) -> Result<Vec<Value>, Reason> {
         (0..self.operands.len()).map(|i| self.operand(i)).collect()
+    }
+
+    /// Applies a composition of operators to a float; one of 16 bits is computed in `f32` and rounded once, at the end.
+    pub fn in_f32(
+        &mut self,
+        x: Value,
+        compose: impl FnOnce(&mut Self, Value) -> Result<Value, Reason>,
+    ) -> Result<Value, Reason> {
+        let dtype = self.dtype(x);
+        if !matches!(dtype, DType::F16 | DType::BF16) {
+            return compose(self, x);
+        }
+        let wide = self.cast(x, DType::F32)?;
+        let result = compose(self, wide)?;
+        self.cast(result, dtype)
     }
 
     /// Refuses an operand that is given.

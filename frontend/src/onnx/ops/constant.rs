@@ -4,6 +4,7 @@ use aic_ir::graph::{BinaryOp, Op, Value};
 use aic_ir::types::{DType, Tensor, TensorType};
 
 use super::accept::{ANY, I64};
+use super::logic::element_type;
 use super::{OpRule, rule};
 use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
@@ -25,10 +26,8 @@ pub(super) const RULES: &[OpRule] = &[
     .gives(ANY),
     rule("ConstantOfShape", (1, 1), &["value"], "constant shape", constant_of_shape).types(I64).gives(ANY).since(9),
     rule("Range", (3, 3), &[], "constant bounds; at most 2^20 elements", range).types(RANGES).since(11),
-    rule("Trilu", (1, 2), &["upper"], "any type but strings; constant diagonal", trilu)
-        .types(ANY)
-        .own(&[(1, I64)])
-        .since(14),
+    rule("EyeLike", (1, 1), &["dtype", "k"], "two dimensions", eye_like).types(ANY).gives(ANY).since(9),
+    rule("Trilu", (1, 2), &["upper"], "any diagonal", trilu).types(ANY).own(&[(1, I64)]).since(14),
 ];
 
 fn constant(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
@@ -120,26 +119,42 @@ fn range(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.constant(tensor)
 }
 
+/// Ones on a diagonal, zeros beside it.
+fn eye_like(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let &[rows, columns] = c.shape(x) else { return Err("the rank must be 2".into()) };
+    let to = match c.int("dtype")? {
+        Some(number) => element_type(number)?,
+        None => c.dtype(x),
+    };
+    let k = c.int("k")?.unwrap_or(0);
+    let row = numbers(c, rows, k)?;
+    let row = c.reshape(row, [rows, 1])?;
+    let column = numbers(c, columns, 0)?;
+    let ones = c.binary(BinaryOp::Eq, row, column)?;
+    c.cast(ones, to)
+}
+
 /// Keeps the elements above (or below) a diagonal: a selection by `row + k <= column`, from two vectors of numbers, so
 /// that no mask as large as the matrix is stored.
 fn trilu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
-    let k = match c.optional(1) {
-        Some(_) => c.int_operand(1, "the diagonal")?,
-        None => 0,
-    };
     let &[.., rows, columns] = c.shape(x) else { return Err("the rank must be at least 2".into()) };
     let dtype = c.dtype(x);
     let zero = c.scalar(dtype, 0.0)?;
     // In the upper part `row + k <= column`; in the lower `column <= row + k`.
-    let shifted = numbers(c, rows, k)?;
-    let shifted = c.reshape(shifted, [rows, 1])?;
+    let mut row = numbers(c, rows, 0)?;
+    if let Some(k) = c.optional(1) {
+        let k = c.reshape(k, [])?;
+        row = c.binary(BinaryOp::Add, row, k)?;
+    }
+    let row = c.reshape(row, [rows, 1])?;
     let column = numbers(c, columns, 0)?;
     let keep = match c.flag("upper", true)? {
-        true => c.binary(BinaryOp::Le, shifted, column)?,
-        false => c.binary(BinaryOp::Le, column, shifted)?,
+        true => c.binary(BinaryOp::Le, row, column)?,
+        false => c.binary(BinaryOp::Le, column, row)?,
     };
-    c.emit(Op::Select, &[keep, x, zero])
+    c.select(keep, x, zero)
 }
 
 /// The vector `first, first + 1, ...`.

@@ -1,9 +1,8 @@
-//! Matrix products and convolution.
+//! Matrix products.
 
-use aic_ir::graph::{BinaryOp, ConvAttrs, Op, Value};
+use aic_ir::graph::{BinaryOp, Op, Value};
 
 use super::accept::FLOATS;
-use super::window::Window;
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
@@ -11,14 +10,6 @@ use crate::onnx::context::NodeContext;
 pub(super) const RULES: &[OpRule] = &[
     rule("MatMul", (2, 2), &[], "floats; any ranks", matmul).types(FLOATS),
     rule("Gemm", (2, 3), &["alpha", "beta", "transA", "transB"], "floats", gemm).types(FLOATS),
-    rule(
-        "Conv",
-        (2, 3),
-        &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
-        "floats; one or two spatial dimensions",
-        conv,
-    )
-    .types(FLOATS),
 ];
 
 /// Vectors become matrices of one row or column, as numpy does, and the dimension added is removed again.
@@ -74,19 +65,4 @@ fn gemm(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         }
     }
     Ok(result)
-}
-
-fn conv(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let (x, w) = (c.operand(0)?, c.operand(1)?);
-    let kernel = c.shape(w).get(2..).unwrap_or_default().to_vec();
-    if let Some(declared) = c.ints_attribute("kernel_shape")?
-        && !declared.iter().copied().eq(kernel.iter().map(|&k| k as i64))
-    {
-        return Err(format!("kernel_shape {declared:?} is not that of the weights, {kernel:?}").into());
-    }
-    let Window { strides, dilations, pads, .. } = Window::read(c, x, kernel)?;
-    let groups = u64::try_from(c.int("group")?.unwrap_or(1)).map_err(|_| "group must be at least 1")?;
-    let mut operands = vec![x, w];
-    operands.extend(c.optional(2));
-    c.emit(Op::Conv(ConvAttrs { strides, dilations, pads, groups }), &operands)
 }

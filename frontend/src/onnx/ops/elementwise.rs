@@ -1,15 +1,12 @@
 //! Arithmetic of elements.
 
-use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
+use aic_ir::graph::{BinaryOp, UnaryOp, Value};
 use aic_ir::types::DType;
 
-use super::accept::{FLOATS, INTS, NUMBERS, SIGNED};
+use super::accept::{FLOATS, NUMBERS, SIGNED};
 use super::{OpRule, VARIADIC, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
-
-/// Bases of powers.
-const POWERS: &[DType] = &[DType::F16, DType::BF16, DType::F32, DType::F64, DType::I32, DType::I64];
 
 pub(super) const RULES: &[OpRule] = &[
     rule("Add", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Add)).types(NUMBERS),
@@ -17,11 +14,8 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Mul", (2, 2), &[], "numbers of one type; broadcasts", |c| binary(c, BinaryOp::Mul)).types(NUMBERS),
     rule("Div", (2, 2), &[], "numbers of one type; broadcasts; integers truncate", |c| binary(c, BinaryOp::Div))
         .types(NUMBERS),
-    rule("Pow", (2, 2), &[], "float base; integer base with a constant exponent of 1 to 4", pow)
-        .types(POWERS)
-        .own(&[(1, NUMBERS)]),
-    rule("Mod", (2, 2), &["fmod"], "integers; the sign of the divisor, with fmod = 1 that of the dividend", modulo)
-        .types(INTS)
+    rule("Mod", (2, 2), &["fmod"], "the sign of the divisor, with fmod = 1 of the dividend; broadcasts", modulo)
+        .types(NUMBERS)
         .since(10),
     rule("Max", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Max)).types(NUMBERS),
     rule("Min", (1, VARIADIC), &[], "numbers of one type; broadcasts", |c| chain(c, BinaryOp::Min)).types(NUMBERS),
@@ -34,8 +28,7 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Log", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Log)).types(FLOATS),
     rule("Reciprocal", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Recip)).types(FLOATS),
     rule("Erf", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Erf)).types(FLOATS).since(9),
-    rule("Sin", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Sin)).types(FLOATS),
-    rule("Cos", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Cos)).types(FLOATS),
+    rule("Sign", (1, 1), &[], "numbers", sign).types(NUMBERS).since(9),
     rule("Floor", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Floor)).types(FLOATS),
     rule("Ceil", (1, 1), &[], "floats", |c| unary(c, UnaryOp::Ceil)).types(FLOATS),
     rule("Round", (1, 1), &[], "floats; ties to even", |c| unary(c, UnaryOp::Round)).types(FLOATS).since(11),
@@ -67,34 +60,28 @@ fn mean(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.binary_scalar(BinaryOp::Div, sum, count)
 }
 
-/// The exponent may be of another type than the base, whose type the result has.
-fn pow(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let (base, exponent) = (c.operand(0)?, c.operand(1)?);
-    let dtype = c.dtype(base);
-    if dtype.is_float() {
-        let exponent = c.emit(Op::Cast { to: dtype }, &[exponent])?;
-        return c.binary(BinaryOp::Pow, base, exponent);
+/// -1, 0 or 1; zeros and NaN stay as they are.
+fn sign(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let dtype = c.dtype(x);
+    let (zero, one) = (c.scalar(dtype, 0.0)?, c.scalar(dtype, 1.0)?);
+    let positive = c.binary(BinaryOp::Lt, zero, x)?;
+    let result = c.select(positive, one, x)?;
+    if !dtype.is_float() && !dtype.is_signed_int() {
+        return Ok(result);
     }
-    let times = c.graph.scalar_of(exponent).filter(|e| [1.0, 2.0, 3.0, 4.0].contains(e));
-    let times = times.ok_or("powers of integers need a constant exponent of 1 to 4")?;
-    let mut result = base;
-    for _ in 1..times as u32 {
-        result = c.binary(BinaryOp::Mul, result, base)?;
-    }
-    Ok(result)
+    let minus_one = c.scalar(dtype, -1.0)?;
+    let negative = c.binary(BinaryOp::Lt, x, zero)?;
+    c.select(negative, minus_one, result)
 }
 
-/// `r = a - trunc(a / b) · b`, and unless `fmod` is set, `r + b` where `r` is not 0 and has not the sign of `b`.
+/// The remainder has the sign of the dividend. Unless `fmod` is set, the divisor is added where the remainder is not 0 and
+/// has not the divisor's sign.
 fn modulo(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let (a, b) = (c.operand(0)?, c.operand(1)?);
     let dtype = c.dtype(a);
-    if !dtype.is_int() {
-        return Err("only integers are supported".into());
-    }
-    let quotient = c.binary(BinaryOp::Div, a, b)?;
-    let whole = c.binary(BinaryOp::Mul, quotient, b)?;
-    let rest = c.binary(BinaryOp::Sub, a, whole)?;
-    if c.flag("fmod", false)? || !dtype.is_signed_int() {
+    let rest = c.binary(BinaryOp::Rem, a, b)?;
+    if c.flag("fmod", false)? || !(dtype.is_float() || dtype.is_signed_int()) {
         return Ok(rest);
     }
     let zero = c.scalar(dtype, 0.0)?;
@@ -105,7 +92,7 @@ fn modulo(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let rest_nonzero = c.unary(UnaryOp::Not, rest_zero)?;
     let wrap = c.binary(BinaryOp::And, signs_differ, rest_nonzero)?;
     let wrapped = c.binary(BinaryOp::Add, rest, b)?;
-    c.emit(Op::Select, &[wrap, wrapped, rest])
+    c.select(wrap, wrapped, rest)
 }
 
 fn clip(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

@@ -1,6 +1,7 @@
 //! Comparisons, truth values, selection and conversion of element types.
 
 use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
+use aic_ir::types::DType;
 
 use super::accept::{ANY, BOOL, FLOATS, NUMBERS};
 use super::elementwise::{binary, unary};
@@ -24,6 +25,7 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Xor", (2, 2), &[], "truth values; broadcasts", |c| binary(c, BinaryOp::Xor)).types(BOOL),
     rule("Not", (1, 1), &[], "truth values", |c| unary(c, UnaryOp::Not)).types(BOOL),
     rule("IsNaN", (1, 1), &[], "floats", is_nan).types(FLOATS).since(9),
+    rule("IsInf", (1, 1), &["detect_negative", "detect_positive"], "floats", is_inf).types(FLOATS).since(10),
     rule("Where", (3, 3), &[], "any type but strings; broadcasts", where_).types(ANY).own(&[(0, BOOL)]).since(9),
     // `saturate` and `round_mode` concern 8-bit floats only, which no value has here.
     rule(
@@ -54,17 +56,39 @@ fn is_nan(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.unary(UnaryOp::Not, equal)
 }
 
+fn is_inf(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let infinity = match (c.flag("detect_negative", true)?, c.flag("detect_positive", true)?) {
+        (true, true) => {
+            let magnitude = c.unary(UnaryOp::Abs, x)?;
+            return c.binary_scalar(BinaryOp::Eq, magnitude, f64::INFINITY);
+        }
+        (false, true) => f64::INFINITY,
+        (true, false) => f64::NEG_INFINITY,
+        (false, false) => {
+            let shape = c.shape(x).to_vec();
+            let no = c.scalar(DType::Bool, 0.0)?;
+            return c.expand(no, shape);
+        }
+    };
+    c.binary_scalar(BinaryOp::Eq, x, infinity)
+}
+
 fn where_(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let operands = c.all_operands()?;
     c.emit(Op::Select, &operands)
 }
 
+/// The element type of ONNX's number for it.
+pub(super) fn element_type(number: i64) -> Result<DType, Reason> {
+    let number = i32::try_from(number).map_err(|_| format!("element type number {number} is not supported"))?;
+    dtype(number).map_err(|name| format!("element type {name} is not supported").into())
+}
+
 fn cast(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
-    let number = c.int("to")?.ok_or("attribute `to` is missing")?;
-    let number = i32::try_from(number).map_err(|_| format!("element type number {number} is not supported"))?;
-    let to = dtype(number).map_err(|name| format!("element type {name} is not supported"))?;
-    c.emit(Op::Cast { to }, &[x])
+    let to = element_type(c.int("to")?.ok_or("attribute `to` is missing")?)?;
+    c.cast(x, to)
 }
 
 fn cast_like(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

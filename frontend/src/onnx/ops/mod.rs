@@ -11,17 +11,33 @@
 mod accept;
 mod activation;
 mod attention;
+mod bits;
 mod constant;
 mod contraction;
 mod control;
+mod conv_transpose;
+mod convolution;
+mod einsum;
 mod elementwise;
+mod fold_columns;
+mod grid_sample;
 mod logic;
 mod normalization;
+mod pad;
+mod pick;
+mod pool;
+mod power;
 mod recurrent;
 mod reduce;
 mod refused;
+mod resample;
+mod resize;
+mod rotary;
+mod scatter;
 mod shape;
 mod slicing;
+mod softmax;
+mod trigonometry;
 mod window;
 
 use aic_ir::graph::Value;
@@ -128,6 +144,12 @@ impl OpRule {
         self
     }
 
+    /// The rule, for an operator that a later operator set dropped.
+    const fn until(mut self, opset: i64) -> Self {
+        self.until = opset;
+        self
+    }
+
     /// The rule, with the element types of the operands that have none of their own.
     const fn types(mut self, types: &'static [DType]) -> Self {
         self.types = types;
@@ -168,18 +190,31 @@ impl OpRule {
 /// Number of operands without a bound.
 const VARIADIC: usize = usize::MAX;
 
-const FAMILIES: [&[OpRule]; 13] = [
+const FAMILIES: [&[OpRule]; 26] = [
     elementwise::RULES,
+    power::RULES,
+    trigonometry::RULES,
     logic::RULES,
+    bits::RULES,
     activation::RULES,
     constant::RULES,
     shape::RULES,
     slicing::RULES,
+    pad::RULES,
+    scatter::RULES,
     reduce::RULES,
     contraction::RULES,
-    window::RULES,
+    einsum::RULES,
+    convolution::RULES,
+    conv_transpose::RULES,
+    pool::RULES,
+    resize::RULES,
+    grid_sample::RULES,
+    fold_columns::RULES,
     normalization::RULES,
+    softmax::RULES,
     attention::RULES,
+    rotary::RULES,
     control::RULES,
     recurrent::RULES,
 ];

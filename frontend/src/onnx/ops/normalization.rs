@@ -1,8 +1,10 @@
-//! Normalization over the batch, over features, and of exponentials.
+//! Normalization over the batch, over features, over groups of channels and over neighbours.
 
-use aic_ir::graph::{BinaryOp, Op, ReduceOp, UnaryOp, Value};
+use aic_ir::graph::{BinaryOp, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
+use aic_ir::types::DType;
 
 use super::accept::FLOATS;
+use super::pool::{root, to_power};
 use super::{OpRule, many, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
@@ -23,36 +25,158 @@ pub(super) const RULES: &[OpRule] = &[
     rule("RMSNormalization", (2, 2), &["axis", "epsilon", "stash_type"], "floats", rms_normalization)
         .types(FLOATS)
         .since(23),
-    rule("Softmax", (1, 1), &["axis"], "floats", softmax).types(FLOATS),
-    rule("LogSoftmax", (1, 1), &["axis"], "floats", log_softmax).types(FLOATS),
+    rule(
+        "GroupNormalization",
+        (3, 3),
+        &["epsilon", "num_groups", "stash_type"],
+        "scale and bias per group before operator set 21, per channel from then on",
+        group_normalization,
+    )
+    .types(FLOATS)
+    .since(18),
+    rule("LpNormalization", (1, 1), &["axis", "p"], "p = 1 or 2; 0 where the norm is 0", lp_normalization)
+        .types(FLOATS),
+    rule("MeanVarianceNormalization", (1, 1), &["axes"], "floats", mean_variance_normalization).types(FLOATS).since(9),
+    rule("LRN", (1, 1), &["alpha", "beta", "bias", "size"], "at least one spatial dimension", local_response)
+        .types(FLOATS),
 ];
 
 fn batch_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.expect_int("training_mode", 0)?;
     c.expect_int("spatial", 1)?;
-    let operands = c.all_operands()?;
+    let mut operands = c.all_operands()?;
     let epsilon = c.float("epsilon", 1e-5)?;
-    c.emit(Op::BatchNorm { epsilon }, &operands)
+    let dtype = c.dtype(c.operand(0)?);
+    if operands.iter().all(|&v| c.dtype(v) == dtype) {
+        return c.emit(Op::BatchNorm { epsilon }, &operands);
+    }
+    // Statistics and parameters may be of wider types than the operand.
+    let wide = if operands.iter().any(|&v| c.dtype(v) == DType::F64) { DType::F64 } else { DType::F32 };
+    for operand in &mut operands {
+        *operand = c.cast(*operand, wide)?;
+    }
+    let result = c.emit(Op::BatchNorm { epsilon }, &operands)?;
+    c.cast(result, dtype)
 }
 
-/// Layer normalization without parameters over the spatial dimensions, scaled and shifted per channel.
-fn instance_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let (x, scale, bias) = (c.operand(0)?, c.operand(1)?, c.operand(2)?);
-    let epsilon = c.float("epsilon", 1e-5)?;
+/// Layer normalization over the dimensions from `axis` on, without parameters.
+fn plain_layer_norm(c: &mut NodeContext<'_>, x: Value, axis: usize, epsilon: f32) -> Result<Value, Reason> {
+    let dtype = c.dtype(x);
+    let shape = c.shape(x)[axis..].to_vec();
+    let (one, zero) = (c.scalar(dtype, 1.0)?, c.scalar(dtype, 0.0)?);
+    let (ones, zeros) = (c.expand(one, shape.as_slice())?, c.expand(zero, shape)?);
+    c.emit(Op::LayerNorm { axis, epsilon }, &[x, ones, zeros])
+}
+
+/// Scales and shifts dimension 1, which has as many elements as the parameters.
+fn per_channel(c: &mut NodeContext<'_>, x: Value, scale: Value, bias: Value) -> Result<Value, Reason> {
     let shape = c.shape(x).to_vec();
-    if shape.len() < 3 || c.shape(scale) != &shape[1..2] || c.shape(bias) != &shape[1..2] {
+    if shape.len() < 2 || c.shape(scale) != &shape[1..2] || c.shape(bias) != &shape[1..2] {
         return Err(format!("operands {shape:?}, {:?}, {:?} do not fit", c.shape(scale), c.shape(bias)).into());
     }
-    let dtype = c.dtype(x);
-    let (one, zero) = (c.scalar(dtype, 1.0)?, c.scalar(dtype, 0.0)?);
-    let ones = c.emit(Op::Expand { shape: shape[2..].to_vec() }, &[one])?;
-    let zeros = c.emit(Op::Expand { shape: shape[2..].to_vec() }, &[zero])?;
-    let normalized = c.emit(Op::LayerNorm { axis: 2, epsilon }, &[x, ones, zeros])?;
     let mut channels = vec![1; shape.len() - 1];
     channels[0] = shape[1];
     let (scale, bias) = (c.reshape(scale, channels.as_slice())?, c.reshape(bias, channels)?);
-    let scaled = c.binary(BinaryOp::Mul, normalized, scale)?;
+    let scaled = c.binary(BinaryOp::Mul, x, scale)?;
     c.binary(BinaryOp::Add, scaled, bias)
+}
+
+/// Layer normalization over the spatial dimensions, scaled and shifted per channel.
+fn instance_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (x, scale, bias) = (c.operand(0)?, c.operand(1)?, c.operand(2)?);
+    let epsilon = c.float("epsilon", 1e-5)?;
+    if c.rank(x) < 3 {
+        return Err(format!("rank {} has no spatial dimensions", c.rank(x)).into());
+    }
+    let normalized = plain_layer_norm(c, x, 2, epsilon)?;
+    per_channel(c, normalized, scale, bias)
+}
+
+/// Layer normalization over the channels of each group and the spatial dimensions, scaled and shifted per group or
+/// channel.
+fn group_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let (x, scale, bias) = (c.operand(0)?, c.operand(1)?, c.operand(2)?);
+    let epsilon = c.float("epsilon", 1e-5)?;
+    let shape = c.shape(x).to_vec();
+    let &[n, channels, ref spatial @ ..] = shape.as_slice() else { return Err("an operand needs channels".into()) };
+    let groups = c.int("num_groups")?.and_then(|g| u64::try_from(g).ok()).filter(|&g| g > 0);
+    let groups = groups.filter(|&g| channels.is_multiple_of(g));
+    let groups = groups.ok_or_else(|| format!("num_groups must divide {channels} channels"))?;
+    let members = spatial.iter().product::<u64>() * (channels / groups);
+    let grouped = c.reshape(x, [n, groups, members])?;
+    let normalized = plain_layer_norm(c, grouped, 2, epsilon)?;
+    if c.opset < 21 {
+        let result = per_channel(c, normalized, scale, bias)?;
+        return c.reshape(result, shape);
+    }
+    let normalized = c.reshape(normalized, shape)?;
+    per_channel(c, normalized, scale, bias)
+}
+
+/// `x / (Σ |x|^p)^(1/p)` along a dimension.
+fn lp_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let axis = c.axis(c.int("axis")?.unwrap_or(-1), c.rank(x))?;
+    let p = c.int("p")?.unwrap_or(2);
+    if !(1..=2).contains(&p) {
+        return Err(format!("p = {p} is not supported").into());
+    }
+    c.in_f32(x, |c, x| {
+        let powers = to_power(c, x, p)?;
+        let sum = c.reduce(ReduceOp::Sum, powers, &[axis], true)?;
+        let norm = root(c, sum, p)?;
+        let dtype = c.dtype(norm);
+        let one = c.scalar(dtype, 1.0)?;
+        let zero = c.binary_scalar(BinaryOp::Eq, norm, 0.0)?;
+        let divisor = c.select(zero, one, norm)?;
+        c.binary(BinaryOp::Div, x, divisor)
+    })
+}
+
+/// `(x - mean) / (√variance + 1e-9)` over some dimensions.
+fn mean_variance_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let axes = c.ints_attribute("axes")?.unwrap_or(&[0, 2, 3]).to_vec();
+    let axes = c.axes(&axes, c.rank(x))?;
+    c.in_f32(x, |c, x| {
+        let mean = c.reduce(ReduceOp::Mean, x, &axes, true)?;
+        let centred = c.binary(BinaryOp::Sub, x, mean)?;
+        let square = c.binary(BinaryOp::Mul, centred, centred)?;
+        let variance = c.reduce(ReduceOp::Mean, square, &axes, true)?;
+        let deviation = c.unary(UnaryOp::Sqrt, variance)?;
+        let divisor = c.binary_scalar(BinaryOp::Add, deviation, 1e-9)?;
+        c.binary(BinaryOp::Div, centred, divisor)
+    })
+}
+
+/// `x / (bias + alpha · m)^beta` with the mean `m` of the squares of `size` neighbouring channels, those beyond the first
+/// and last taken as 0.
+fn local_response(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
+    let x = c.operand(0)?;
+    let shape = c.shape(x).to_vec();
+    let &[n, channels, ref spatial @ ..] = shape.as_slice() else { return Err("an operand needs channels".into()) };
+    let size = c.int("size")?.and_then(|s| u32::try_from(s).ok()).filter(|&s| s > 0);
+    let size = u64::from(size.ok_or("`size` must be at least 1")?);
+    let (alpha, beta) = (f64::from(c.float("alpha", 1e-4)?), f64::from(c.float("beta", 0.75)?));
+    let bias = f64::from(c.float("bias", 1.0)?);
+    let places = spatial.iter().product();
+    c.in_f32(x, |c, x| {
+        let square = c.binary(BinaryOp::Mul, x, x)?;
+        let flat = c.reshape(square, [n, 1, channels, places])?;
+        let attrs = PoolAttrs {
+            kind: PoolKind::AverageIncludePad,
+            kernel: vec![size, 1],
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            pads: vec![((size - 1) / 2, size / 2), (0, 0)],
+        };
+        let mean = c.emit(Op::Pool(attrs), &[flat])?;
+        let mean = c.reshape(mean, shape.as_slice())?;
+        let scaled = c.binary_scalar(BinaryOp::Mul, mean, alpha)?;
+        let shifted = c.binary_scalar(BinaryOp::Add, scaled, bias)?;
+        let divisor = c.binary_scalar(BinaryOp::Pow, shifted, beta)?;
+        c.binary(BinaryOp::Div, x, divisor)
+    })
 }
 
 /// The first normalized dimension of operand 0. Statistics are in `f32` or better in any case, so `stash_type` is
@@ -107,48 +231,4 @@ fn rms_normalization(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         true => Ok(result),
         false => Err(format!("the scale of shape {:?} does not broadcast to {shape:?}", c.shape(scale)).into()),
     }
-}
-
-fn softmax(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    along_axis(c, |c, x, axis| c.emit(Op::Softmax { axis }, &[x]))
-}
-
-/// Applies a function along `axis`. Before operator set 13 the dimensions from `axis` (1 unless given) on are taken as
-/// one, and those before it as another.
-fn along_axis(
-    c: &mut NodeContext<'_>,
-    function: impl FnOnce(&mut NodeContext<'_>, Value, usize) -> Result<Value, Reason>,
-) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
-    let rank = c.rank(x);
-    if c.opset >= 13 {
-        let axis = c.axis(c.int("axis")?.unwrap_or(-1), rank)?;
-        return function(c, x, axis);
-    }
-    let axis = match c.int("axis")?.unwrap_or(1) {
-        axis if axis == rank as i64 => rank,
-        axis => c.axis(axis, rank)?,
-    };
-    if axis + 1 == rank {
-        return function(c, x, axis);
-    }
-    let shape = c.shape(x).to_vec();
-    let (rows, columns) = shape.split_at(axis);
-    let matrix = c.reshape(x, [rows.iter().product(), columns.iter().product()])?;
-    let result = function(c, matrix, 1)?;
-    c.reshape(result, shape)
-}
-
-/// `x - max - ln Σ e^(x - max)`.
-fn log_softmax(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    along_axis(c, log_softmax_along)
-}
-
-fn log_softmax_along(c: &mut NodeContext<'_>, x: Value, axis: usize) -> Result<Value, Reason> {
-    let max = c.reduce(ReduceOp::Max, x, &[axis], true)?;
-    let shifted = c.binary(BinaryOp::Sub, x, max)?;
-    let exp = c.unary(UnaryOp::Exp, shifted)?;
-    let sum = c.reduce(ReduceOp::Sum, exp, &[axis], true)?;
-    let log = c.unary(UnaryOp::Log, sum)?;
-    c.binary(BinaryOp::Sub, shifted, log)
 }

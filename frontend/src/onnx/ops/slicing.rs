@@ -1,6 +1,6 @@
-//! Operators that take parts of tensors, join them, repeat them and surround them.
+//! Operators that take parts of tensors, join them and repeat them.
 
-use aic_ir::graph::{BinaryOp, Op, Value};
+use aic_ir::graph::{Op, Value};
 
 use super::accept::{ANY, I64, INDICES};
 use super::{OpRule, VARIADIC, many, rule};
@@ -18,23 +18,7 @@ pub(super) const RULES: &[OpRule] = &[
         (3, INDICES),
         (4, INDICES),
     ]),
-    rule("Gather", (2, 2), &["axis"], "32- or 64-bit indices; those out of range are an error at run time", gather)
-        .types(ANY)
-        .own(&[(1, INDICES)]),
-    rule(
-        "GatherND",
-        (2, 2),
-        &["batch_dims"],
-        "batch_dims = 0; indices are checked after they are joined to one",
-        gather_nd,
-    )
-    .types(ANY)
-    .own(&[(1, I64)])
-    .since(11),
     rule("Tile", (2, 2), &[], "constant repeats", tile).types(ANY).own(&[(1, I64)]),
-    rule("Pad", (1, 4), &["mode", "pads", "value"], "mode constant; constant pads and value; negative pads crop", pad)
-        .types(ANY)
-        .own(&[(1, I64), (3, INDICES)]),
 ];
 
 fn concat(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
@@ -130,52 +114,6 @@ fn bounds(size: u64, start: i64, end: i64, step: i64) -> (u64, u64, i64) {
     }
 }
 
-fn gather(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let (x, indices) = (c.operand(0)?, c.operand(1)?);
-    let axis = c.axis(c.int("axis")?.unwrap_or(0), c.rank(x))?;
-    if let Some((low, high)) = c.index_range(indices) {
-        let size = c.shape(x)[axis] as i64;
-        if let Some(index) = [low, high].into_iter().find(|i| !(-size..size).contains(i)) {
-            return Err(format!("index {index} is out of range for {size} elements").into());
-        }
-    }
-    c.emit(Op::Gather { axis }, &[x, indices])
-}
-
-/// Joins the indices of the first dimensions to one index into those dimensions flattened.
-fn gather_nd(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    c.expect_int("batch_dims", 0)?;
-    let (x, indices) = (c.operand(0)?, c.operand(1)?);
-    let (shape, places) = (c.shape(x).to_vec(), c.shape(indices).to_vec());
-    let Some((&depth, places)) = places.split_last() else { return Err("the indices have rank 0".into()) };
-    if depth == 0 || depth > shape.len() as u64 {
-        return Err(format!("indices of {depth} dimensions into a tensor of rank {}", shape.len()).into());
-    }
-    let (indexed, rest) = shape.split_at(depth as usize);
-    let dtype = c.dtype(indices);
-    let mut joined: Option<Value> = None;
-    for (i, &size) in indexed.iter().enumerate() {
-        let mut starts = vec![0; places.len() + 1];
-        starts[places.len()] = i as u64;
-        let one = c.slice(indices, starts, [places, &[1]].concat())?;
-        let index = c.reshape(one, places)?;
-        let from_end = c.binary_scalar(BinaryOp::Add, index, size as f64)?;
-        let zero = c.scalar(dtype, 0.0)?;
-        let negative = c.binary(BinaryOp::Lt, index, zero)?;
-        let index = c.emit(Op::Select, &[negative, from_end, index])?;
-        joined = Some(match joined {
-            None => index,
-            Some(outer) => {
-                let scaled = c.binary_scalar(BinaryOp::Mul, outer, size as f64)?;
-                c.binary(BinaryOp::Add, scaled, index)?
-            }
-        });
-    }
-    let joined = joined.ok_or("there are no indices")?;
-    let flat = c.reshape(x, [&[indexed.iter().product()], rest].concat())?;
-    c.emit(Op::Gather { axis: 0 }, &[flat, joined])
-}
-
 /// Each repeated dimension gets one of 1 before it, which is expanded and then merged with it.
 fn tile(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
@@ -193,44 +131,6 @@ fn tile(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         result = c.reshape(expanded, [before, &[merged], &after[1..]].concat())?;
     }
     Ok(result)
-}
-
-fn pad(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
-    let mode = c.text("mode", "constant")?;
-    if mode != "constant" {
-        return Err(format!("mode = {mode:?} is not supported, only \"constant\"").into());
-    }
-    let rank = c.rank(x);
-    let list = c.list_since(11, 1, "pads")?.ok_or("`pads` are missing")?;
-    let value = match c.optional(2) {
-        _ if c.opset < 11 => f64::from(c.float("value", 0.0)?),
-        Some(_) => c.constant_operand(2, "the value of the padding")?.get_f64(0).ok_or("the value is no number")?,
-        None => 0.0,
-    };
-    let axes: Vec<i64> = match c.optional_int_list(3, "the axes")? {
-        Some(axes) => axes,
-        None => (0..rank as i64).collect(),
-    };
-    if list.len() != 2 * axes.len() {
-        return Err(format!("{} pads for {} dimensions", list.len(), axes.len()).into());
-    }
-    c.axes(&axes, rank)?;
-    let (mut pads, mut starts, mut sizes) = (vec![(0, 0); rank], vec![0; rank], c.shape(x).to_vec());
-    for (i, &axis) in axes.iter().enumerate() {
-        let axis = c.axis(axis, rank)?;
-        let (before, after) = (list[i], list[i + axes.len()]);
-        let crop = |pad: i64| pad.min(0).unsigned_abs();
-        let (crop_before, crop_after) = (crop(before), crop(after));
-        sizes[axis] = crop_before
-            .checked_add(crop_after)
-            .and_then(|cropped| sizes[axis].checked_sub(cropped))
-            .ok_or_else(|| format!("pads {before} and {after} crop more than dimension {axis} has"))?;
-        starts[axis] = crop_before;
-        pads[axis] = (before.max(0) as u64, after.max(0) as u64);
-    }
-    let cropped = c.slice(x, starts, sizes)?;
-    c.emit(Op::Pad { pads, value }, &[cropped])
 }
 
 #[cfg(test)]

@@ -1,43 +1,9 @@
-//! Pooling, and the window attributes that it shares with convolution.
+//! The window of convolution and pooling: attributes and padding that they share.
 
-use aic_ir::graph::{Op, PoolAttrs, PoolKind, ReduceOp, Value, infer};
-use aic_ir::types::DType;
+use aic_ir::graph::{Value, infer};
 
-use super::accept::FLOATS;
-use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
-
-/// What the largest element of a window is taken of.
-const MAX_POOLED: &[DType] = &[DType::F16, DType::BF16, DType::F32, DType::F64, DType::I8, DType::U8];
-
-pub(super) const RULES: &[OpRule] = &[
-    rule(
-        "MaxPool",
-        (1, 1),
-        // The order concerns only the indices, which are not given.
-        &["auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"],
-        "numbers; one or two spatial dimensions; no indices",
-        |c| pool(c, PoolKind::Max),
-    )
-    .types(MAX_POOLED),
-    rule(
-        "AveragePool",
-        (1, 1),
-        &["auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"],
-        "floats; one or two spatial dimensions",
-        |c| {
-            let kind = match c.flag("count_include_pad", false)? {
-                true => PoolKind::AverageIncludePad,
-                false => PoolKind::AverageExcludePad,
-            };
-            pool(c, kind)
-        },
-    )
-    .types(FLOATS),
-    rule("GlobalAveragePool", (1, 1), &[], "floats", |c| global(c, ReduceOp::Mean)).types(FLOATS),
-    rule("GlobalMaxPool", (1, 1), &[], "numbers", |c| global(c, ReduceOp::Max)).types(FLOATS),
-];
 
 /// A window over the spatial dimensions, with attributes of the same number each.
 pub(super) struct Window {
@@ -52,12 +18,8 @@ impl Window {
     pub fn read(c: &NodeContext<'_>, x: Value, kernel: Vec<u64>) -> Result<Self, Reason> {
         let input = c.shape(x).get(2..).unwrap_or_default();
         let spatial = input.len();
-        if !(1..=2).contains(&spatial) || kernel.len() != spatial {
-            return Err(format!(
-                "{spatial} spatial dimensions with {} of the window; one or two are supported",
-                kernel.len()
-            )
-            .into());
+        if spatial == 0 || kernel.len() != spatial {
+            return Err(format!("{spatial} spatial dimensions with {} of the window", kernel.len()).into());
         }
         let sizes = |name: &str| -> Result<Vec<u64>, Reason> {
             match c.ints_attribute(name)? {
@@ -95,7 +57,7 @@ impl Window {
     }
 }
 
-fn attribute_sizes(name: &str, list: &[i64], count: usize) -> Result<Vec<u64>, Reason> {
+pub(super) fn attribute_sizes(name: &str, list: &[i64], count: usize) -> Result<Vec<u64>, Reason> {
     // What exceeds 32 bits is refused here, so that sums and products of these numbers cannot overflow.
     let sizes: Option<Vec<u64>> = list.iter().map(|&v| u32::try_from(v).ok().map(u64::from)).collect();
     sizes
@@ -110,27 +72,15 @@ fn same_padding(input: u64, kernel: u64, stride: u64, dilation: u64) -> Option<u
     Some(steps.checked_mul(stride)?.checked_add(reach)?.saturating_sub(input))
 }
 
-fn pool(c: &mut NodeContext<'_>, kind: PoolKind) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
-    let kernel = c.ints_attribute("kernel_shape")?.ok_or("attribute `kernel_shape` is missing")?;
-    let kernel = attribute_sizes("kernel_shape", kernel, kernel.len())?;
-    let Window { kernel, strides, dilations, mut pads } = Window::read(c, x, kernel)?;
-    if c.flag("ceil_mode", false)? {
-        for i in 0..kernel.len() {
-            let size = c.shape(x)[i + 2];
-            let extra = ceil_padding(size, kernel[i], strides[i], dilations[i], pads[i])?;
-            if extra > 0 && kind == PoolKind::AverageIncludePad {
-                return Err("ceil_mode with count_include_pad is not supported where windows pass the padding".into());
-            }
-            pads[i].1 += extra;
-        }
-    }
-    c.emit(Op::Pool(PoolAttrs { kind, kernel, strides, dilations, pads }), &[x])
-}
-
 /// Padding at the end that gives the output size of `ceil_mode`: a last, incomplete window counts unless it starts
 /// beyond the input and the padding before it. Padding at the end changes neither a maximum nor a mean without it.
-fn ceil_padding(size: u64, kernel: u64, stride: u64, dilation: u64, pads: (u64, u64)) -> Result<u64, Reason> {
+pub(super) fn ceil_padding(
+    size: u64,
+    kernel: u64,
+    stride: u64,
+    dilation: u64,
+    pads: (u64, u64),
+) -> Result<u64, Reason> {
     let whole = infer::window_output(size, kernel, stride, dilation, pads).map_err(|e| e.to_string())?;
     let reach = (kernel - 1) * dilation + 1;
     let end = whole * stride + reach;
@@ -138,16 +88,6 @@ fn ceil_padding(size: u64, kernel: u64, stride: u64, dilation: u64, pads: (u64, 
     // `whole` complete windows fit; one more starts at `whole · stride`.
     let uncovered = padded > end - stride && whole * stride < size + pads.0;
     Ok(if uncovered { end - padded } else { 0 })
-}
-
-fn global(c: &mut NodeContext<'_>, op: ReduceOp) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
-    let rank = c.rank(x);
-    if rank < 3 {
-        return Err(format!("rank {rank} has no spatial dimensions").into());
-    }
-    let axes: Vec<usize> = (2..rank).collect();
-    c.reduce(op, x, &axes, true)
 }
 
 #[cfg(test)]
