@@ -8,10 +8,11 @@ use aic_ir::machine::Arch;
 use aic_ir::types::DType;
 use cranelift_codegen::ir::types::{F32X4, I8X16};
 use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Value};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::address::Terms;
 use super::kernel::Emitter;
+use super::statement::Multiply;
 use super::types::LANES;
 use super::values::{Chunk, Operand, Val};
 
@@ -54,6 +55,31 @@ impl Emitter<'_, '_> {
         let Some((first, lane)) = quads.get(&(terms, constant)) else { return self.read(op, chunk) };
         let Some(vector) = self.read_vector(op, first)? else { return self.read(op, chunk) };
         Ok(Val { value: self.spread_lane(vector, *lane), wide: true })
+    }
+
+    /// Before a step of a tile whose accumulators are in registers, forgets loads that it does not use, if there are more than
+    /// registers: loading them again later is cheaper than storing them now. (Where factors are no lanes, loads are operands of
+    /// the multiply-adds.)
+    pub(super) fn forget_what_rests(
+        &mut self,
+        step: &Multiply,
+        points: impl Iterator<Item = Chunk>,
+        accumulators: usize,
+    ) {
+        let machine = &self.target.machine;
+        if !machine.mac_by_lane || (self.memo.loads.len() + accumulators) as u64 <= machine.vector_registers {
+            return;
+        }
+        let mut used = FxHashSet::default();
+        for at in points {
+            for (op, quads) in [(&step.a, &step.a_quads), (&step.b, &step.b_quads)] {
+                let (terms, constant, _) = self.place(op, &at);
+                let key = (terms, constant);
+                let lane = quads.get(&key).map_or(0, |(_, lane)| *lane as i64);
+                used.insert((op.buffer, key.0, constant - lane));
+            }
+        }
+        self.memo.loads.retain(|(buffer, terms, constant, _), _| used.contains(&(*buffer, terms.clone(), *constant)));
     }
 
     /// One lane in all lanes: the form that the code generator folds into multiply-adds.

@@ -16,17 +16,17 @@ use super::values::{Chunk, Memo, Operand, Val};
 use super::vectorize::vector_dim;
 
 /// The operands of an `mma`.
-struct Multiply {
-    a: Operand,
-    b: Operand,
+pub(super) struct Multiply {
+    pub(super) a: Operand,
+    pub(super) b: Operand,
     acc: Operand,
     fused: bool,
     /// Whether every product of a step takes another element (or vector) of the operand.
     a_once: bool,
     b_once: bool,
     /// What of the operands is read as lanes of vectors.
-    a_quads: Quads,
-    b_quads: Quads,
+    pub(super) a_quads: Quads,
+    pub(super) b_quads: Quads,
 }
 
 impl Emitter<'_, '_> {
@@ -79,6 +79,7 @@ impl Emitter<'_, '_> {
             };
             (step.a_once, step.b_once) = (once(&step.a), once(&step.b));
             for k in &products {
+                self.forget_what_rests(&step, results.iter().map(|r| all(r, k)), results.len());
                 for r in &results {
                     let at = all(r, k);
                     let old = self.read(&step.acc, &at)?;

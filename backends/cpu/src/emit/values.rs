@@ -33,7 +33,8 @@ pub(super) struct Chunk {
 /// Values that hold for the rest of the current statement.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    loads: FxHashMap<(Buffer, Terms, i64, bool), Value>,
+    /// By buffer, terms, constant in elements, and whether it is a vector.
+    pub(super) loads: FxHashMap<(Buffer, Terms, i64, bool), Value>,
     splats: FxHashMap<Value, Value>,
     /// Lanes of vectors in all lanes.
     pub(super) lanes: FxHashMap<(Value, usize), Value>,
