@@ -2,10 +2,12 @@
 //!
 //! An address is the sum of a base pointer, terms of the loops, and a constant that goes into the load or store. Terms are
 //! added from the outermost loop inwards, and each partial sum is computed once in the body of the loop that it depends on
-//! (see [`Emitter::prepare_addresses`]), because Cranelift runs here without its own loop-invariant code motion.
+//! (see [`Emitter::prepare_addresses`]), because Cranelift runs here without its own loop-invariant code motion. Where an access
+//! cannot add two registers and a constant, innermost loops carry addresses along (see [`Emitter::pointers_of`]).
 
-use aic_ir::tile::{Affine, Atom, Loop, Stmt, Var};
-use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
+use aic_ir::machine::Arch;
+use aic_ir::tile::{Affine, Atom, Item, Loop, Stmt, Var};
+use cranelift_codegen::ir::{Block, InstBuilder, Value, types::I64};
 
 use rustc_hash::FxHashMap;
 
@@ -25,6 +27,21 @@ pub(super) enum Index {
     Known(i64),
     /// A value, and the depth of the loop's scope.
     Value(Value, usize),
+}
+
+/// Most addresses that a loop carries along; there are 31 registers, and loops around use some.
+const MAX_POINTERS: usize = 12;
+
+/// An address that a loop carries along.
+pub(super) struct Pointer {
+    /// What it is the address of.
+    pub(super) key: Key,
+    /// Its value before the first iteration.
+    pub(super) first: Value,
+    /// Its value in an iteration.
+    pub(super) value: Value,
+    /// Bytes from one iteration to the next.
+    pub(super) step: i64,
 }
 
 /// Something computed in a scope.
@@ -137,6 +154,39 @@ impl Emitter<'_, '_> {
             self.remember(Key::Address(base, terms[..=i].to_vec()), address);
         }
         address
+    }
+
+    /// The addresses that an innermost loop carries along, as parameters of its first block: those that grow by a constant.
+    ///
+    /// AArch64 adds a constant to one register, or two registers, so that with an index a constant takes an instruction for
+    /// each access.
+    pub(super) fn pointers_of(&mut self, l: Loop, body: &[Item], stmts: &[Stmt], header: Block) -> Vec<Pointer> {
+        let inside = |item: &Item| matches!(item, Item::Loop(l, _) if !is_unrolled(self.kernel, *l));
+        if self.target.machine.arch != Arch::Aarch64 || body.iter().any(inside) {
+            return Vec::new();
+        }
+        let mut found: Vec<(Stmt, Value, Terms)> = Vec::new();
+        for &s in stmts {
+            for i in 0..self.offsets[&s].len() {
+                let Some((base, elem_bytes)) = self.base_of(s, i) else { continue };
+                let offset = self.resolve(s, &self.offsets[&s][i].clone());
+                let terms = self.terms(&offset, elem_bytes);
+                let here = |(atom, _): &&(Atom, i64)| self.depth(atom) == Some(self.scopes.len());
+                let grows = terms.last().is_some_and(|t| t.0 == Atom::Var(Var::Loop(l)));
+                let known = found.iter().any(|(_, b, t)| *b == base && *t == terms);
+                if grows && terms.iter().filter(here).count() == 1 && !known && found.len() < MAX_POINTERS {
+                    found.push((s, base, terms));
+                }
+            }
+        }
+        let mut pointers = Vec::with_capacity(found.len());
+        for (s, base, terms) in found {
+            let Some(((_, step), outer)) = terms.split_last() else { continue };
+            let first = self.address(s, base, outer);
+            let value = self.b.append_block_param(header, I64);
+            pointers.push(Pointer { step: *step, first, value, key: Key::Address(base, terms) });
+        }
+        pointers
     }
 
     /// Computes, at the start of a loop's body, the parts of addresses that depend on nothing deeper.
