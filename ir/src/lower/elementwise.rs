@@ -1,6 +1,7 @@
 //! Elementwise operators: one `map` over the dimensions of the result.
 
 use super::kernel::Tile;
+use super::remainder::remainder;
 use super::{Lowering, broadcast_index};
 use crate::graph::{BinaryOp, GeluKind, Node, Op, UnaryOp, Value};
 use crate::tile::{Affine, Expr, ExprRef, Inst, MathFn, Scalar, ScalarBinary, ScalarUnary};
@@ -83,8 +84,9 @@ fn unary(expr: &mut Expr, op: UnaryOp, dtype: DType, x: ExprRef) -> ExprRef {
         UnaryOp::Ceil => Inst::Unary(ScalarUnary::Ceil, x),
         UnaryOp::Not if dtype == DType::Bool => Inst::Unary(ScalarUnary::Not, x),
         UnaryOp::Not => Inst::Binary(ScalarBinary::Xor, x, all_bits(expr, dtype)),
-        // Refused before ([`Lowering::refuse`]).
-        UnaryOp::Atan | UnaryOp::Expm1 | UnaryOp::Log1p => return x,
+        UnaryOp::Atan => Inst::Math(MathFn::Atan, x),
+        UnaryOp::Expm1 => Inst::Math(MathFn::Expm1, x),
+        UnaryOp::Log1p => Inst::Math(MathFn::Log1p, x),
     };
     expr.push(inst)
 }
@@ -122,6 +124,7 @@ fn binary(expr: &mut Expr, op: BinaryOp, dtype: DType, a: ExprRef, b: ExprRef) -
         BinaryOp::Sub => ScalarBinary::Sub,
         BinaryOp::Mul => ScalarBinary::Mul,
         BinaryOp::Div => ScalarBinary::Div,
+        BinaryOp::Rem if dtype.is_float() => return remainder(expr, dtype, a, b),
         BinaryOp::Rem => {
             // A quotient by 0 is 0, which leaves the dividend.
             let quotient = expr.push(Inst::Binary(ScalarBinary::Div, a, b));

@@ -25,6 +25,7 @@ mod kernel;
 mod movement;
 mod order;
 mod reduce;
+mod remainder;
 mod rows;
 mod scan;
 mod view;
@@ -35,7 +36,7 @@ use cranelift_entity::SecondaryMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::graph::op::InferError;
-use crate::graph::{BinaryOp, Graph, Node, Op, Value, ValueDef};
+use crate::graph::{Graph, Node, Op, Value, ValueDef};
 use crate::tile::{Affine, Buffer, BufferData, Expr, ExprRef, Inst, Program, Scalar, Step, Storage};
 use crate::types::{DType, Tensor};
 use kernel::{KernelBuilder, Tile};
@@ -60,14 +61,6 @@ pub enum LowerError {
         index: i64,
         /// Size of the dimension.
         bound: u64,
-    },
-    /// An operator that has no kernels.
-    #[error("node '{node}': {op} cannot be compiled yet")]
-    Unsupported {
-        /// The user's name of the node.
-        node: String,
-        /// The operator's mnemonic.
-        op: &'static str,
     },
     /// A table that lowering would have to make is too large.
     #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
@@ -230,8 +223,6 @@ impl<'g> Lowering<'g> {
                     self.scope.views[result] = Some(view.tidied(&self.program.buffers));
                 }
             }
-            Op::Unary(op) if matches!(op.name(), "atan" | "expm1" | "log1p") => return Err(self.refuse(node)),
-            Op::Binary(BinaryOp::Rem) if self.graph.ty(result).dtype().is_float() => return Err(self.refuse(node)),
             Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast { .. } | Op::Gelu(_) | Op::BatchNorm { .. } => {
                 self.elementwise(node, result)
             }
@@ -256,11 +247,6 @@ impl<'g> Lowering<'g> {
             Op::ScatterNd { combine } => self.scatter_nd(node, result, *combine)?,
         }
         Ok(())
-    }
-
-    fn refuse(&self, node: Node) -> LowerError {
-        let data = &self.graph.nodes[node];
-        LowerError::Unsupported { node: data.name.clone(), op: data.op.name() }
     }
 
     /// The place of an output: what the scan at hand gave, or a buffer of the caller.

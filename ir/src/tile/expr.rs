@@ -146,6 +146,12 @@ pub enum MathFn {
     Sin,
     /// Cosine.
     Cos,
+    /// Arc tangent.
+    Atan,
+    /// `e^x - 1`.
+    Expm1,
+    /// `ln(1 + x)`.
+    Log1p,
 }
 
 /// One instruction of an expression.

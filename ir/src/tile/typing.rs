@@ -217,9 +217,20 @@ impl ScalarBinary {
 
 impl super::expr::MathFn {
     /// Every function.
-    pub const ALL: [super::expr::MathFn; 7] = {
+    pub const ALL: [super::expr::MathFn; 10] = {
         use super::expr::MathFn;
-        [MathFn::Exp, MathFn::Log, MathFn::Erf, MathFn::Tanh, MathFn::Sigmoid, MathFn::Sin, MathFn::Cos]
+        [
+            MathFn::Exp,
+            MathFn::Log,
+            MathFn::Erf,
+            MathFn::Tanh,
+            MathFn::Sigmoid,
+            MathFn::Sin,
+            MathFn::Cos,
+            MathFn::Atan,
+            MathFn::Expm1,
+            MathFn::Log1p,
+        ]
     };
 
     /// The name in text forms.
@@ -233,6 +244,9 @@ impl super::expr::MathFn {
             MathFn::Sigmoid => "sigmoid",
             MathFn::Sin => "sin",
             MathFn::Cos => "cos",
+            MathFn::Atan => "atan",
+            MathFn::Expm1 => "expm1",
+            MathFn::Log1p => "log1p",
         }
     }
 }

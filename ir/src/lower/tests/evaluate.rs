@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::graph::{Graph, Value};
 use crate::lower::lower;
 use crate::testing::random_graph;
-use crate::tile::{StmtOp, interp, math};
+use crate::tile::{Scalar, StmtOp, interp, math};
 use crate::types::{DType, Tensor, TensorType};
 
 /// Lowers `graph "g" { body }` and runs it on a few inputs.
@@ -218,6 +218,32 @@ proptest! {
     #[test]
     fn random_graphs(seed: u64, size in 1usize..25) {
         let (graph, inputs) = random_graph(seed, size);
+        check_on(&graph, &inputs);
+    }
+}
+
+#[test]
+fn remainders_of_floats_are_exact() {
+    let mut values = vec![0.0, 1.0, 1.5, 3.0, 0.1, 7.25, 1e-3, 1e10, 16_777_213.0, 1e38, f64::from(f32::MAX), 1e-38];
+    values.extend([f64::from(f32::MIN_POSITIVE), f64::from(f32::from_bits(1)), f64::from(f32::from_bits(3)), 5e-42]);
+    values.extend([f64::INFINITY, f64::NAN, 1e300, f64::MAX, f64::MIN_POSITIVE, f64::from_bits(3), 5e-310]);
+    values.extend(values.clone().iter().map(|v| -v));
+    let n = values.len() as u64;
+    for dtype in [DType::F32, DType::F64] {
+        let of = |shape: &[u64]| {
+            let size = dtype.bytes() as usize;
+            let bytes = values.iter().flat_map(|&v| Scalar::from_f64(dtype, v).bits.to_le_bytes()[..size].to_vec());
+            let bytes: Vec<u8> = bytes.collect();
+            Tensor::new(TensorType::new(dtype, shape).unwrap(), bytes.into()).unwrap()
+        };
+        let text = format!(
+            "graph \"g\" {{ in v0 \"a\": {dtype}[{n}, 1] in v1 \"b\": {dtype}[{n}] \
+             v2 \"y\": {dtype}[{n}, {n}] = rem v0, v1 out \"y\" v2 }}"
+        );
+        let graph = Graph::parse(&text, None).unwrap();
+        let inputs = [of(&[n, 1]), of(&[n])];
+        let expected = evaluate(&graph, &inputs).unwrap();
+        assert!((0..expected[0].ty().elems() as usize).all(|i| expected[0].err(i) == 0.0));
         check_on(&graph, &inputs);
     }
 }

@@ -6,6 +6,12 @@ use crate::tile::{StmtOp, Var};
 /// Vectors per tile of an elementwise statement, and partial results of a reduction: enough to hide the latency of an addition.
 const VECTORS_PER_TILE: u64 = 4;
 
+/// Instructions of an expression from which a tile has one vector only, to keep straight-line code short.
+const LONG_EXPRESSION: usize = 160;
+
+/// Instructions of an expression from which a tile is a single point.
+const ENDLESS_EXPRESSION: usize = 640;
+
 impl Scheduler<'_> {
     /// Schedules statements without contraction: common outer dimensions become loops around all of them; each
     /// statement then gets vectors along its last dimension.
@@ -80,8 +86,15 @@ impl Scheduler<'_> {
         let lanes = self.target.machine().lanes_f32();
         let Some(first) = stmts.first() else { return Ok(()) };
         let extent = self.extent(kernel, first, dim)?.unwrap_or(1);
-        let narrow = self.level == Level::Small || stmts.len() > 6;
-        let tile = if narrow { lanes } else { lanes * VECTORS_PER_TILE };
+        let longest = self.longest_expression(kernel, stmts)?;
+        let narrow = self.level == Level::Small || stmts.len() > 6 || longest > LONG_EXPRESSION;
+        let tile = if longest > ENDLESS_EXPRESSION {
+            1
+        } else if narrow {
+            lanes
+        } else {
+            lanes * VECTORS_PER_TILE
+        };
         let size = if extent >= tile { tile } else { (extent / lanes * lanes).max(1) };
         let rest = match self.split_if_larger(kernel, stmts, dim, extent, size) {
             Err(ScheduleError::Refused { refusal: Refusal::Illegal(_), .. }) if stmts.len() > 1 => {
@@ -96,6 +109,17 @@ impl Scheduler<'_> {
             Some(rest) => self.across(kernel, &rest, dim),
             None => Ok(()),
         }
+    }
+
+    /// Most instructions of an expression of some statements.
+    fn longest_expression(&self, kernel: &str, stmts: &[String]) -> Result<usize, ScheduleError> {
+        let mut longest = 0;
+        for s in stmts {
+            if let StmtOp::Map { value, .. } = &self.stmt(kernel, s)?.op {
+                longest = longest.max(value.insts.len());
+            }
+        }
+        Ok(longest)
     }
 
     fn split_if_larger(

@@ -475,6 +475,9 @@ pub(super) fn math(f: MathFn, dtype: DType, a: &[u64], out: &mut [u64]) {
         MathFn::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
         MathFn::Sin => libm::sin(x),
         MathFn::Cos => libm::cos(x),
+        MathFn::Atan => libm::atan(x),
+        MathFn::Expm1 => libm::expm1(x),
+        MathFn::Log1p => libm::log1p(x),
     };
     for_float!(dtype, T => map1(a, out, |x: T| T::round_from(exact(x.to_f64()))), else ());
 }

@@ -6,7 +6,7 @@ are then rounded one after the other, from the lowest degree, and those left are
 that the rounding of the large coefficients is made up by the small ones. Those in binary64 are rounded all at once.
 """
 
-from mpmath import mp, mpf, matrix, lu_solve, exp, expm1, erf, erfc, log, log1p, sin, cos, sqrt, cos as mpcos, pi
+from mpmath import mp, mpf, matrix, lu_solve, atan, exp, expm1, erf, erfc, log, log1p, sin, cos, sqrt, cos as mpcos, pi
 import struct
 
 mp.dps = 50
@@ -90,6 +90,10 @@ def fit64(name, target, weight, degree, lo, hi):
         print(f"    x^{i}: {x!r}")
 
 
+def atan_of_square(z):
+    return (atan(sqrt(z)) / sqrt(z) - 1) / z if z > mpf(10) ** -9 else -mpf(1) / 3 + z / 5
+
+
 def double(half_ln2, tiny):
     q = lambda f: (expm1(f) - f) / f**2 if abs(f) > tiny else mpf(1) / 2
     fit64("exp", q, lambda f: f**2 / exp(f), 9, -half_ln2, half_ln2)
@@ -108,6 +112,7 @@ def double(half_ln2, tiny):
     fit64("sin", sq, lambda s: s / (1 + s * sq(s)), 5, 0, quarter**2)
     cq = lambda s: (cos(sqrt(s)) - 1 + s / 2) / s**2 if s > mpf(10) ** -12 else mpf(1) / 24
     fit64("cos", cq, lambda s: s**2 / cos(sqrt(s)), 5, 0, quarter**2)
+    fit64("atan", atan_of_square, lambda z: z / (1 + z * atan_of_square(z)), 11, 0, mpf("0.4143") ** 2)
 
 
 def main():
@@ -136,6 +141,8 @@ def main():
     fit("sin", sq, lambda s: s / (1 + s * sq(s)), [0, 1, 2], 0, quarter**2)
     cq = lambda s: (cos(sqrt(s)) - 1 + s / 2) / s**2 if s > mpf(10) ** -9 else mpf(1) / 24
     fit("cos", cq, lambda s: s**2 / cos(sqrt(s)), [0, 1, 2], 0, quarter**2)
+    # atan(t) = t + t^3 q(t^2) up to tan(pi / 8), relative error.
+    fit("atan", atan_of_square, lambda z: z / (1 + z * atan_of_square(z)), list(range(5)), 0, mpf("0.4143") ** 2)
     double(half_ln2, tiny)
 
 

@@ -1,4 +1,4 @@
-//! `exp`, `tanh` and `sigmoid`: all three are an `e^y` inside.
+//! `exp`, `expm1`, `tanh` and `sigmoid`: all of them are an `e^y` inside.
 //!
 //! `y = n ln 2 + f` with `n` an integer and `|f| <= ln 2 / 2`; then `e^y = 2^n e^f`. `n` is found by adding a constant so large
 //! that the sum is rounded to an integer, whose bits are then shifted to where exponents stand.
@@ -135,18 +135,8 @@ impl Code {
         self.mul(scaled, rest)
     }
 
-    /// `tanh x = -(e^-2a - 1) / (e^-2a + 1)` with the sign of `x`, where `a = |x|`.
-    ///
-    /// With `t = e^-2a - 1` that is `-t / (t + 2)`, which is accurate for small `a` too, if `t` is.
-    pub(super) fn tanh(&mut self, x: ExprRef) -> ExprRef {
-        let a = self.abs(x);
-        // From here on, 1 - tanh is below a quarter of a unit in the last place.
-        let bound = match self.format {
-            Format::Single => f64::from(9.1f32),
-            Format::Double => 19.4,
-        };
-        let a = self.at_most(a, bound);
-        let y = self.scale(a, -2.0);
+    /// `e^y - 1` for `y` so small that `2^n` is a float.
+    fn expm1_bounded(&mut self, y: ExprRef) -> ExprRef {
         // The bias of exponents makes the shifted bits 2^n.
         let Reduced { bits, f } = self.reduce(y, self.format.bias());
         let q = match self.format {
@@ -160,7 +150,40 @@ impl Code {
         // 2^n (1 + p) - 1
         let minus_one = self.f(-1.0);
         let power_less_one = self.add(power, minus_one);
-        let t = self.fma(power, p, power_less_one);
+        self.fma(power, p, power_less_one)
+    }
+
+    /// `e^x - 1`.
+    pub(super) fn expm1(&mut self, x: ExprRef) -> ExprRef {
+        // From here on, the 1 is below a quarter of a unit in the last place, or all that is left.
+        let bound = match self.format {
+            Format::Single => 18.1,
+            Format::Double => 38.2,
+        };
+        let y = self.at_most(x, bound);
+        let y = self.at_least(y, -bound);
+        let near = self.expm1_bounded(y);
+        let far = self.exp(x);
+        let limit = self.f(bound);
+        let is_far = self.lt(limit, x);
+        let result = self.select(is_far, far, near);
+        let magnitude = self.abs(result);
+        self.with_sign(magnitude, x)
+    }
+
+    /// `tanh x = -(e^-2a - 1) / (e^-2a + 1)` with the sign of `x`, where `a = |x|`.
+    ///
+    /// With `t = e^-2a - 1` that is `-t / (t + 2)`, which is accurate for small `a` too, if `t` is.
+    pub(super) fn tanh(&mut self, x: ExprRef) -> ExprRef {
+        let a = self.abs(x);
+        // From here on, 1 - tanh is below a quarter of a unit in the last place.
+        let bound = match self.format {
+            Format::Single => f64::from(9.1f32),
+            Format::Double => 19.4,
+        };
+        let a = self.at_most(a, bound);
+        let y = self.scale(a, -2.0);
+        let t = self.expm1_bounded(y);
         let two = self.f(2.0);
         let denominator = self.add(t, two);
         let quotient = self.div(t, denominator);

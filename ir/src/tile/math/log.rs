@@ -1,4 +1,4 @@
-//! `log` and `pow`.
+//! `log`, `log1p` and `pow`.
 //!
 //! `x = 2^e m` with `m` in `[sqrt(1/2), sqrt(2))`; then `log x = e ln 2 + log m`.
 
@@ -117,6 +117,24 @@ impl Code {
         let negative = self.lt(x, zero);
         let nan = self.f(f32::NAN);
         self.select(negative, nan, y)
+    }
+
+    /// `log(1 + x)`. The sum `u` rounds; what is lost, `x - (u - 1)`, is in the logarithm what it is relative to `u`.
+    pub(super) fn log1p(&mut self, x: ExprRef) -> ExprRef {
+        let (one, minus_one) = (self.f(1.0), self.f(-1.0));
+        let u = self.add(x, one);
+        let y = self.log(u);
+        let whole = self.add(u, minus_one);
+        let lost = self.sub(x, whole);
+        let correction = self.div(lost, u);
+        let corrected = self.add(y, correction);
+        let infinity = self.f(f32::INFINITY);
+        let finite = self.lt(x, infinity);
+        let positive = self.lt(minus_one, x);
+        let inside = self.and(finite, positive);
+        let y = self.select(inside, corrected, y);
+        let magnitude = self.abs(y);
+        self.with_sign(magnitude, x)
     }
 
     /// `log x` as a sum of two floats, with a relative error of about 2^-31 (2^-63 in binary64). Arguments as for [`Code::split_exponent`].

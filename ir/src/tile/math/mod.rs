@@ -5,7 +5,7 @@
 //! The code is free of branches, since it runs in vectors: both sides are computed and one is selected. 16-bit floats go
 //! through binary32, and their conversions become integer instructions on bits ([`half`]).
 //!
-//! Largest errors found over every 127th bit pattern (for `pow`, 200,000 pairs, results of every magnitude among them), rounded up,
+//! Largest errors found over every 127th bit pattern (for `atan`, `expm1` and `log1p` every 8187th, for `pow`, 200,000 pairs, results of every magnitude among them), rounded up,
 //! in units in the last place (ulp) of the exact result, with and without fused
 //! multiply-add, against `libm` in binary64; tests repeat a part of that sweep:
 //!
@@ -17,19 +17,24 @@
 //! | `tanh` | 2.6 | 2.6 | 21 | all |
 //! | `sigmoid` | 2.8 | 2.8 | 21 | all; subnormal results too |
 //! | `sin`, `cos` | 1.6 | 3.6 | 22, 23 | `|x| <= 1e5`; beyond, accuracy fades and only `|y| <= 1` holds; NaN for infinities |
+//! | `atan` | 1.9 | 1.9 | 25 | all |
+//! | `expm1` | 1.6 | 1.6 | 38 | all |
+//! | `log1p` | 1.6 | 1.6 | 43 | all; `log1p(-1) = -inf`, less gives NaN |
 //! | `pow` | 6 | 6 | 102 | all; special values as in C (IEEE 754 `pow`) |
 //!
 //! In binary64 the same algorithms run with longer polynomials. Tests compare them with `libm`, whose own error is below one
-//! ulp; largest differences: `exp`, `log`, `sin`, `cos`, `pow` 1, `erf`, `tanh`, `sigmoid` 3; the angle of `sin` and `cos`
+//! ulp; largest differences: `exp`, `log`, `sin`, `cos`, `pow` 1, `erf`, `tanh`, `sigmoid`, `atan`, `expm1`, `log1p` 3; the angle of `sin` and `cos`
 //! is at most 1e6.
 //!
-//! NaN arguments give NaN. The sign of a zero result follows the argument in `erf` and `tanh`.
+//! NaN arguments give NaN. The sign of a zero result follows the argument in `erf`, `tanh`, `atan`, `expm1` and
+//! `log1p`.
 //!
 //! Reduction of arguments by constants in two or more parts is due to Cody and Waite ("Software Manual for the
 //! Elementary Functions", 1980); the treatment of exponents and compensated products follows Muller et al.,
 //! "Handbook of Floating-Point Arithmetic" (2018), chapters 4, 5 and 10. Coefficients are derived by `coefficients.py`,
 //! beside this file.
 
+mod atan;
 mod erf;
 mod exp;
 mod half;
@@ -206,6 +211,9 @@ impl Code {
             MathFn::Sigmoid => self.sigmoid(x),
             MathFn::Sin => self.sin(x),
             MathFn::Cos => self.cos(x),
+            MathFn::Atan => self.atan(x),
+            MathFn::Expm1 => self.expm1(x),
+            MathFn::Log1p => self.log1p(x),
         }
     }
 

@@ -128,6 +128,22 @@ fn log_is_accurate() {
 }
 
 #[test]
+fn atan_is_accurate() {
+    let mut xs = sweep(STEP);
+    // Where the ranges meet.
+    for x in [std::f32::consts::SQRT_2 - 1.0, std::f32::consts::SQRT_2 + 1.0] {
+        xs.extend((-3i32..=3).map(|by| f32::from_bits(x.to_bits().wrapping_add_signed(by))));
+    }
+    check(MathFn::Atan, [1.9, 1.9], &xs, &libm::atan);
+}
+
+#[test]
+fn expm1_and_log1p_are_accurate() {
+    check(MathFn::Expm1, [1.6, 1.6], &sweep(STEP), &libm::expm1);
+    check(MathFn::Log1p, [1.6, 1.6], &sweep(STEP), &libm::log1p);
+}
+
+#[test]
 fn erf_is_accurate() {
     check(MathFn::Erf, [1.8, 2.0], &sweep(STEP), &libm::erf);
 }
@@ -234,6 +250,9 @@ fn counts_are_as_documented() {
         (MathFn::Sigmoid, 21),
         (MathFn::Sin, 22),
         (MathFn::Cos, 23),
+        (MathFn::Atan, 25),
+        (MathFn::Expm1, 38),
+        (MathFn::Log1p, 43),
     ];
     for (f, count) in expected {
         let mut p = program(DType::F32, 1, 1, &|e, x| {
@@ -251,7 +270,7 @@ fn counts_are_as_documented() {
 
 #[test]
 fn signs_of_zeros_are_kept() {
-    for f in [MathFn::Erf, MathFn::Tanh] {
+    for f in [MathFn::Erf, MathFn::Tanh, MathFn::Atan, MathFn::Expm1, MathFn::Log1p] {
         let mut p = program(DType::F32, 2, 1, &|e, x| {
             e.push(Inst::Math(f, x[0]));
         });

@@ -82,6 +82,9 @@ fn functions_are_accurate() {
     check(MathFn::Log, 2.0, &xs, &libm::log);
     check(MathFn::Erf, 4.0, &xs, &libm::erf);
     check(MathFn::Tanh, 4.0, &xs, &libm::tanh);
+    check(MathFn::Atan, 3.0, &xs, &libm::atan);
+    check(MathFn::Expm1, 3.0, &xs, &libm::expm1);
+    check(MathFn::Log1p, 3.0, &xs, &libm::log1p);
     check(MathFn::Sigmoid, 4.0, &xs, &|x| {
         let s = libm::exp(-x.abs());
         if x < 0.0 { s / (1.0 + s) } else { 1.0 / (1.0 + s) }
