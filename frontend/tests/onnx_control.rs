@@ -200,16 +200,24 @@ fn the_branch_of_an_if_is_chosen_while_reading() {
 }
 
 #[test]
-fn an_if_on_data_is_refused_by_name() {
-    let branch = body().node("Neg", &["x"], &["t"]).output("t");
-    let model = Model::new(17).input("x", FLOAT, &["2"]).input("b", data_type::BOOL, &[]).node_with(
-        "If",
-        &["b"],
-        &["y"],
-        vec![attr_graph("then_branch", &branch), attr_graph("else_branch", &branch)],
-    );
-    let text = model.output("y").refusal();
+fn an_if_on_data_computes_both_branches_or_is_refused_by_name() {
+    let model = |then: Model, other: Model| {
+        let model = Model::new(17).input("x", FLOAT, &["2"]).input("b", data_type::BOOL, &[]).input("i", INT64, &["2"]);
+        let attributes = vec![attr_graph("then_branch", &then), attr_graph("else_branch", &other)];
+        model.node_with("If", &["b"], &["y"], attributes).output("y")
+    };
+    let negative = || body().node("Neg", &["x"], &["t"]).output("t");
+    let double = body().node("Add", &["x", "x"], &["e"]).output("e");
+    let both = model(negative(), double);
+    let run = |b: u8| both.run(&[f32s(&[2], &[1.0, 2.0]), bools(&[], &[b]), i64s(&[2], &[0, 0])]);
+    assert_eq!((run(1), run(0)), (vec![-1.0, -2.0], vec![2.0, 4.0]));
+    let other_type = body().node("Size", &["x"], &["e"]).output("e");
+    let text = model(negative(), other_type).refusal();
     assert!(text.contains("`node_y` (If): the condition (`b`) must be known at compile time"), "{text}");
+    assert!(text.contains("the branches give f32[2] and i64[]"), "{text}");
+    let lookup = body().node("Gather", &["x", "i"], &["e"]).output("e");
+    let text = model(negative(), lookup).refusal();
+    assert!(text.contains("`node_e` could fail in the branch that is not taken"), "{text}");
 }
 
 #[test]

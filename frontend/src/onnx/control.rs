@@ -1,11 +1,11 @@
 //! Nodes that hold graphs: `If`, `Loop`, and what repeats the body of a loop or a `Scan`.
 //!
-//! The branch of an `If` is chosen while reading. Repetitions have a number of trips that is known then; each becomes a scan
+//! The branch of an `If` is chosen while reading where that can be; otherwise both are computed. Repetitions have a number of trips that is known then; each becomes a scan
 //! of the graph, with the number of the iteration as a sequence, if its states keep their types and no operator in it
 //! needs to know more than one trip through it tells. Otherwise its trips are imported one after the other, with the
 //! number of each as a constant, as far as the size of the file allows so many nodes.
 
-use aic_ir::graph::{Graph, Value, ValueDef};
+use aic_ir::graph::{Graph, Op, Value, ValueDef};
 use aic_ir::types::{DType, Tensor, TensorType};
 use bytes::Bytes;
 
@@ -40,12 +40,14 @@ pub(super) fn import_if<'m>(
     node: &'m NodeProto,
     operands: &[Option<Value>],
 ) -> Result<Vec<Slot>, Reason> {
-    let branch = match importer.truth(node, operands, 0, "the condition")? {
-        true => "then_branch",
-        false => "else_branch",
-    };
-    let graph = graph_attribute(node, branch)?;
-    importer.subgraph(graph, &[])
+    let branches = [graph_attribute(node, "then_branch")?, graph_attribute(node, "else_branch")?];
+    let condition = importer.context(node, operands).operand(0)?;
+    if importer.builder.graph.const_of(condition).is_none() {
+        return importer.both_branches(node, condition, branches);
+    }
+    let [then, otherwise] = branches;
+    let taken = if importer.truth(node, operands, 0, "the condition")? { then } else { otherwise };
+    importer.subgraph(taken, &[])
 }
 
 pub(super) fn import_loop<'m>(
@@ -76,6 +78,19 @@ pub(super) fn import_loop<'m>(
     importer.repeat(node, &repeat)
 }
 
+/// Whether an operator may end a run: it looks up indices, which may be out of range.
+fn may_fail(op: &Op) -> bool {
+    match op {
+        Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. } => true,
+        Op::Scan(scan) => scan.body.nodes.values().any(|node| may_fail(&node.op)),
+        _ => false,
+    }
+}
+
 /// A graph attribute of a node.
 pub(super) fn graph_attribute<'m>(node: &'m NodeProto, name: &str) -> Result<&'m GraphProto, Reason> {
     let attribute = node.attribute.iter().find(|a| a.name == name);
@@ -98,6 +113,50 @@ impl<'m> Importer<'m> {
             (DType::Bool, 1) => Ok(tensor.get_i64(0) == Some(1)),
             _ => Err(format!("{what} has type {} instead of one truth value", tensor.ty()).into()),
         }
+    }
+
+    /// Imports an `If` on data: both branches are computed, and the condition selects from their results. That takes
+    /// branches whose results have the same types, and none of whose operators could fail if it were not taken.
+    fn both_branches(
+        &mut self,
+        node: &'m NodeProto,
+        condition: Value,
+        branches: [&'m GraphProto; 2],
+    ) -> Result<Vec<Slot>, Reason> {
+        let name = node.input.first().map_or("", String::as_str);
+        let refuse = |why: String| {
+            Err(Reason(format!(
+                "the condition (`{name}`) must be known at compile time, but is computed from the model's inputs, and {why}"
+            )))
+        };
+        if self.builder.graph.ty(condition).elems() != 1 {
+            return refuse(format!("has type {}", self.builder.graph.ty(condition)));
+        }
+        let first_new = self.builder.graph.order.len();
+        let mut results = Vec::new();
+        for branch in branches {
+            let slots = self.subgraph(branch, &[])?;
+            let values: Option<Vec<Value>> = slots.into_iter().map(Slot::value).collect();
+            // Why is noted already.
+            let Some(values) = values else { return Ok(vec![Slot::Refused; node.output.len()]) };
+            results.push(values);
+        }
+        self.label_nodes(node);
+        let graph = &self.builder.graph;
+        let new = graph.order.get(first_new..).unwrap_or_default();
+        if let Some(&fails) = new.iter().find(|&&n| may_fail(&graph.nodes[n].op)) {
+            return refuse(format!("`{}` could fail in the branch that is not taken", graph.nodes[fails].name));
+        }
+        let condition = self.builder.reshape(condition, [])?;
+        let mut selected = Vec::new();
+        for (&a, &b) in results[0].iter().zip(&results[1]) {
+            let (then, otherwise) = (self.builder.graph.ty(a), self.builder.graph.ty(b));
+            if then != otherwise {
+                return refuse(format!("the branches give {then} and {otherwise}"));
+            }
+            selected.push(Slot::Value(self.builder.emit(Op::Select, &[condition, a, b])?));
+        }
+        Ok(selected)
     }
 
     /// Imports a repetition: its last states, and its stacked rows.
