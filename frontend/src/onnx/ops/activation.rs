@@ -7,7 +7,7 @@ use super::accept::{FLOATS, NUMBERS, SIGNED, WIDE};
 use super::elementwise::unary;
 use super::trigonometry::{composed, expm1, log1p};
 use super::{OpRule, rule};
-use crate::builder::Reason;
+use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
@@ -17,8 +17,8 @@ pub(super) const RULES: &[OpRule] = &[
     rule("Elu", (1, 1), &["alpha"], "floats", elu).types(FLOATS),
     rule("Celu", (1, 1), &["alpha"], "floats", celu).types(FLOATS).since(12),
     rule("Selu", (1, 1), &["alpha", "gamma"], "floats", selu).types(FLOATS),
-    rule("Softplus", (1, 1), &[], "floats", |c| composed(c, softplus)).types(FLOATS),
-    rule("Softsign", (1, 1), &[], "floats", |c| composed(c, softsign)).types(FLOATS),
+    rule("Softplus", (1, 1), &[], "floats", |c| composed(c, |c, x| softplus(c, x))).types(FLOATS),
+    rule("Softsign", (1, 1), &[], "floats", |c| composed(c, |c, x| softsign(c, x))).types(FLOATS),
     rule("Mish", (1, 1), &[], "floats", |c| composed(c, mish)).types(FLOATS).since(18),
     rule("ThresholdedRelu", (1, 1), &["alpha"], "floats", thresholded_relu).types(FLOATS).since(10),
     rule("Shrink", (1, 1), &["bias", "lambd"], "numbers", shrink).types(NUMBERS).since(9),
@@ -26,7 +26,7 @@ pub(super) const RULES: &[OpRule] = &[
     rule("HardSigmoid", (1, 1), &["alpha", "beta"], "floats", |c| {
         let x = c.operand(0)?;
         let (alpha, beta) = (c.float("alpha", 0.2)?, c.float("beta", 0.5)?);
-        hard_sigmoid(c, x, alpha, beta)
+        hard_sigmoid(c, x, f64::from(alpha), f64::from(beta))
     })
     .types(FLOATS),
     rule("HardSwish", (1, 1), &[], "floats", hard_swish).types(FLOATS).since(14),
@@ -39,7 +39,7 @@ fn relu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 /// `x < 0 ? slope : x`.
-fn select_negative(c: &mut NodeContext<'_>, x: Value, negative: Value) -> Result<Value, Reason> {
+pub(super) fn select_negative(c: &mut Builder, x: Value, negative: Value) -> Result<Value, Reason> {
     let is_negative = c.binary_scalar(BinaryOp::Lt, x, 0.0)?;
     c.emit(Op::Select, &[is_negative, negative, x])
 }
@@ -61,7 +61,7 @@ fn prelu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 /// `scale (e^min(x, 0) - 1)`, the exponential of what is not above 0 so that it stays finite.
-fn below_zero(c: &mut NodeContext<'_>, x: Value, scale: f64) -> Result<Value, Reason> {
+pub(super) fn below_zero(c: &mut Builder, x: Value, scale: f64) -> Result<Value, Reason> {
     let low = c.binary_scalar(BinaryOp::Min, x, 0.0)?;
     let exp = expm1(c, low)?;
     c.binary_scalar(BinaryOp::Mul, exp, scale)
@@ -104,7 +104,7 @@ fn selu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 /// `ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)`, where nothing overflows.
-fn softplus(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
+pub(super) fn softplus(c: &mut Builder, x: Value) -> Result<Value, Reason> {
     let abs = c.unary(UnaryOp::Abs, x)?;
     let negative = c.unary(UnaryOp::Neg, abs)?;
     let exp = c.unary(UnaryOp::Exp, negative)?;
@@ -114,7 +114,7 @@ fn softplus(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
 }
 
 /// `x / (1 + |x|)`.
-fn softsign(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
+pub(super) fn softsign(c: &mut Builder, x: Value) -> Result<Value, Reason> {
     let abs = c.unary(UnaryOp::Abs, x)?;
     let divisor = c.binary_scalar(BinaryOp::Add, abs, 1.0)?;
     c.binary(BinaryOp::Div, x, divisor)
@@ -156,16 +156,16 @@ fn shrink(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 }
 
 /// `max(0, min(1, alpha x + beta))`.
-fn hard_sigmoid(c: &mut NodeContext<'_>, x: Value, alpha: f32, beta: f32) -> Result<Value, Reason> {
-    let scaled = c.binary_scalar(BinaryOp::Mul, x, f64::from(alpha))?;
-    let shifted = c.binary_scalar(BinaryOp::Add, scaled, f64::from(beta))?;
+pub(super) fn hard_sigmoid(c: &mut Builder, x: Value, alpha: f64, beta: f64) -> Result<Value, Reason> {
+    let scaled = c.binary_scalar(BinaryOp::Mul, x, alpha)?;
+    let shifted = c.binary_scalar(BinaryOp::Add, scaled, beta)?;
     let low = c.binary_scalar(BinaryOp::Min, shifted, 1.0)?;
     c.binary_scalar(BinaryOp::Max, low, 0.0)
 }
 
 fn hard_swish(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let x = c.operand(0)?;
-    let gate = hard_sigmoid(c, x, 1.0 / 6.0, 0.5)?;
+    let gate = hard_sigmoid(c, x, f64::from(1.0f32 / 6.0), 0.5)?;
     c.binary(BinaryOp::Mul, x, gate)
 }
 

@@ -6,7 +6,14 @@ use crate::onnx::control::{import_if, import_loop};
 use crate::onnx::scan::import_scan;
 
 pub(super) const RULES: &[OpRule] = &[
-    graphs("If", (1, 1), &["then_branch", "else_branch"], "condition known at compile time, or branches of one type whose indices cannot be out of range", import_if).types(BOOL),
+    graphs(
+        "If",
+        (1, 1),
+        &["then_branch", "else_branch"],
+        "condition known at compile time, or branches of one type whose indices cannot be out of range",
+        import_if,
+    )
+    .types(BOOL),
     graphs("Loop", (0, VARIADIC), &["body"], "number of trips known at compile time", import_loop)
         .types(ANY)
         .own(&[(0, I64), (1, BOOL)]),

@@ -8,7 +8,7 @@ use aic_ir::graph::{BinaryOp, UnaryOp, Value};
 use super::accept::FLOATS;
 use super::elementwise::unary;
 use super::{OpRule, rule};
-use crate::builder::Reason;
+use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
@@ -43,7 +43,7 @@ pub(super) fn composed(
 
 /// `e^x - 1` from `u = e^x`: `(u - 1) x / ln u`, where the rounding of `u` cancels; `x` itself where `u` is 1 (Higham,
 /// *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 1.14.1).
-pub(super) fn expm1(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
+pub(super) fn expm1(c: &mut Builder, x: Value) -> Result<Value, Reason> {
     let u = c.unary(UnaryOp::Exp, x)?;
     let shifted = c.binary_scalar(BinaryOp::Sub, u, 1.0)?;
     let log = c.unary(UnaryOp::Log, u)?;
@@ -59,7 +59,7 @@ pub(super) fn expm1(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> 
 
 /// `ln(1 + x)` from `u = 1 + x`: `ln u · x / (u - 1)`, where the rounding of `u` cancels; `x` itself where `u` is 1
 /// (Higham, problem 1.5).
-pub(super) fn log1p(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
+pub(super) fn log1p(c: &mut Builder, x: Value) -> Result<Value, Reason> {
     let u = c.binary_scalar(BinaryOp::Add, x, 1.0)?;
     let log = c.unary(UnaryOp::Log, u)?;
     let shifted = c.binary_scalar(BinaryOp::Sub, u, 1.0)?;

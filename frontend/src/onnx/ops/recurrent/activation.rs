@@ -4,6 +4,7 @@ use aic_ir::graph::{BinaryOp, Op, UnaryOp, Value};
 
 use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
+use crate::onnx::ops::activation::{below_zero, hard_sigmoid, select_negative, softplus, softsign};
 
 /// A function of one number; parameters are its `alpha` and `beta`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,45 +76,27 @@ impl Activation {
             Activation::Sigmoid => c.unary(UnaryOp::Sigmoid, x),
             Activation::Tanh => c.unary(UnaryOp::Tanh, x),
             Activation::Relu => c.binary_scalar(BinaryOp::Max, x, 0.0),
-            Activation::Softsign => {
-                let abs = c.unary(UnaryOp::Abs, x)?;
-                let divisor = c.binary_scalar(BinaryOp::Add, abs, 1.0)?;
-                c.binary(BinaryOp::Div, x, divisor)
-            }
-            Activation::Softplus => {
-                let abs = c.unary(UnaryOp::Abs, x)?;
-                let negative = c.unary(UnaryOp::Neg, abs)?;
-                let exp = c.unary(UnaryOp::Exp, negative)?;
-                let one_plus = c.binary_scalar(BinaryOp::Add, exp, 1.0)?;
-                let log = c.unary(UnaryOp::Log, one_plus)?;
-                let high = c.binary_scalar(BinaryOp::Max, x, 0.0)?;
-                c.binary(BinaryOp::Add, high, log)
-            }
+            Activation::Softsign => softsign(c, x),
+            Activation::Softplus => softplus(c, x),
             Activation::Affine(alpha, beta) => affine(c, x, alpha, beta),
             Activation::LeakyRelu(alpha) => {
                 let below = c.binary_scalar(BinaryOp::Mul, x, alpha)?;
-                below_or_same(c, x, 0.0, below)
+                select_negative(c, x, below)
             }
             Activation::ThresholdedRelu(alpha) => {
                 let zero = c.scalar(c.dtype(x), 0.0)?;
-                below_or_same(c, x, alpha, zero)
+                let is_below = c.binary_scalar(BinaryOp::Lt, x, alpha)?;
+                c.emit(Op::Select, &[is_below, zero, x])
             }
             Activation::ScaledTanh(alpha, beta) => {
                 let scaled = c.binary_scalar(BinaryOp::Mul, x, beta)?;
                 let tanh = c.unary(UnaryOp::Tanh, scaled)?;
                 c.binary_scalar(BinaryOp::Mul, tanh, alpha)
             }
-            Activation::HardSigmoid(alpha, beta) => {
-                let line = affine(c, x, alpha, beta)?;
-                let low = c.binary_scalar(BinaryOp::Min, line, 1.0)?;
-                c.binary_scalar(BinaryOp::Max, low, 0.0)
-            }
+            Activation::HardSigmoid(alpha, beta) => hard_sigmoid(c, x, alpha, beta),
             Activation::Elu(alpha) => {
-                let low = c.binary_scalar(BinaryOp::Min, x, 0.0)?;
-                let exp = c.unary(UnaryOp::Exp, low)?;
-                let shifted = c.binary_scalar(BinaryOp::Sub, exp, 1.0)?;
-                let below = c.binary_scalar(BinaryOp::Mul, shifted, alpha)?;
-                below_or_same(c, x, 0.0, below)
+                let below = below_zero(c, x, alpha)?;
+                select_negative(c, x, below)
             }
         }
     }
@@ -122,10 +105,4 @@ impl Activation {
 fn affine(c: &mut Builder, x: Value, alpha: f64, beta: f64) -> Result<Value, Reason> {
     let scaled = c.binary_scalar(BinaryOp::Mul, x, alpha)?;
     c.binary_scalar(BinaryOp::Add, scaled, beta)
-}
-
-/// `x < limit ? below : x`.
-fn below_or_same(c: &mut Builder, x: Value, limit: f64, below: Value) -> Result<Value, Reason> {
-    let is_below = c.binary_scalar(BinaryOp::Lt, x, limit)?;
-    c.emit(Op::Select, &[is_below, below, x])
 }

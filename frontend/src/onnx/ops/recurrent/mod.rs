@@ -67,6 +67,9 @@ const fn layer(
     many(name, operands, attributes, doc, import).types(FLOATS).own(&[(4, &[DType::I32])])
 }
 
+/// The operand that has the lengths of sequences.
+const LENGTHS: usize = 4;
+
 /// A layer whose operands were checked.
 struct Layer {
     cell: Cell,
@@ -97,7 +100,19 @@ struct Direction {
     p: Option<Value>,
 }
 
+/// Computes layers of 16-bit floats in binary32, so that states are rounded where they are results only.
 fn import(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason> {
+    let dtype = c.dtype(c.operand(0)?);
+    let wide = if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
+    let mut operands = c.operands.to_vec();
+    for (_, operand) in operands.iter_mut().enumerate().filter(|&(index, _)| index != LENGTHS) {
+        *operand = operand.map(|value| c.cast(value, wide)).transpose()?;
+    }
+    let results = import_wide(&mut NodeContext { builder: c.builder, operands: &operands, ..*c }, cell)?;
+    results.into_iter().map(|value| c.cast(value, dtype)).collect()
+}
+
+fn import_wide(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason> {
     let (x, w, r) = (c.operand(0)?, c.operand(1)?, c.operand(2)?);
     let batch_first = match c.int("layout")?.unwrap_or(0) {
         0 => false,
@@ -158,7 +173,7 @@ fn import(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason> {
         Some(clip) => return Err(format!("clip = {clip} is not supported").into()),
         None => None,
     };
-    let mask = match c.optional(4) {
+    let mask = match c.optional(LENGTHS) {
         Some(lengths) => mask(c, lengths, steps, batch)?,
         None => None,
     };
