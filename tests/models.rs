@@ -25,8 +25,8 @@ fn compile(model: &Model, inputs: &[(String, Tensor)], target: TargetSpec) -> (A
     (artifacts, inputs)
 }
 
-/// Runs a model on a reference's inputs; every output that the reference has must agree.
-fn check(path: &str, name: &str) {
+/// Runs a model on a reference's inputs; every output that both have must agree. Gives how many that are.
+fn check(path: &str, name: &str) -> usize {
     let reference = reference(name);
     let model = Model::open(asset(path)).expect("opens");
     let (artifacts, inputs) = compile(&model, &reference.inputs, TargetSpec::native());
@@ -40,6 +40,7 @@ fn check(path: &str, name: &str) {
         compared += 1;
     }
     assert!(compared > 0, "{path} has none of the outputs of {name}");
+    compared
 }
 
 #[test]
@@ -71,6 +72,19 @@ fn small_encoders_both_ways() {
             check(model, &format!("{model}_{case}"));
             check(&format!("onnx/{model}.onnx"), &format!("{model}_{case}"));
         }
+    }
+}
+
+/// Every class of `transformers` that is read, each output against its definition in binary64.
+#[test]
+fn classes_with_their_heads() {
+    let folders = std::fs::read_dir(asset("classes")).expect("a folder");
+    let mut names: Vec<String> =
+        folders.map(|f| f.expect("a folder").file_name().into_string().expect("a plain name")).collect();
+    names.sort();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert_eq!(check(&format!("classes/{name}"), &name), reference(&name).outputs.len(), "{name}");
     }
 }
 

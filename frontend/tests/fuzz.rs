@@ -2,7 +2,7 @@
 //!
 //! Valid models are changed in their bytes and in their structure, from a seed. `AIC_FUZZ_ITERATIONS` sets how many are
 //! tried and `AIC_FUZZ_SEED` where to begin; the seed of a model that fails is printed, and trying only that one needs
-//! `AIC_FUZZ_SEED=… AIC_FUZZ_ITERATIONS=1`.
+//! `AIC_FUZZ_SEED=… AIC_FUZZ_ITERATIONS=1`. `AIC_FUZZ_CORPUS` names a folder with ONNX files to begin from instead.
 
 mod common;
 #[path = "fuzz/mutate.rs"]
@@ -123,8 +123,12 @@ fn watch(current: Arc<AtomicU64>) {
 #[test]
 fn mutated_models_compile_or_are_refused() {
     let (first, iterations) = (number("AIC_FUZZ_SEED", 0), number("AIC_FUZZ_ITERATIONS", 2000));
-    let seeds = seeds::all();
-    for seed in &seeds {
+    let corpus = std::env::var_os("AIC_FUZZ_CORPUS");
+    let seeds = match &corpus {
+        Some(folder) => seeds::of_folder(folder.as_ref()),
+        None => seeds::all(),
+    };
+    for seed in seeds.iter().filter(|_| corpus.is_none()) {
         seed.run().unwrap_or_else(|e| panic!("a seed is refused: {e}"));
     }
     let current = Arc::new(AtomicU64::new(0));
@@ -154,7 +158,10 @@ fn mutated_models_compile_or_are_refused() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     // Mutations that spoil every model would test the first checks only.
-    assert!(iterations < 200 || compiled > iterations / 20, "only {compiled} of {iterations} models compile");
+    assert!(
+        iterations < 200 || corpus.is_some() || compiled > iterations / 20,
+        "only {compiled} of {iterations} models compile"
+    );
 }
 
 /// What is wrong with a refusal's text: it must be readable on a terminal, line by line.

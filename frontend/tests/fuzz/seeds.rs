@@ -6,7 +6,7 @@ use aic_frontend::onnx::schema::*;
 use bytes::Bytes;
 use safetensors::Dtype;
 
-use crate::common::checkpoint::{BERT, Checkpoint, DISTILBERT, MODULES};
+use crate::common::checkpoint::{BERT, Checkpoint, DISTILBERT, MODULES, config};
 use crate::common::*;
 use crate::{Case, MODEL, programs};
 
@@ -24,6 +24,18 @@ pub fn all() -> Vec<Case> {
     cases.push(onnx_case(Bytes::from_static(include_bytes!("../../../tests/models/digits.onnx")), &["batch=1"]));
     cases.extend(folders());
     cases
+}
+
+/// The ONNX files of a folder, in the order of their names.
+pub fn of_folder(folder: &std::path::Path) -> Vec<Case> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut paths: Vec<_> = entries.map(|e| e.expect("a readable folder").path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "onnx"));
+    paths.sort();
+    assert!(!paths.is_empty(), "{} has no ONNX files", folder.display());
+    let read =
+        |p: std::path::PathBuf| onnx_case(std::fs::read(p).expect("a readable file").into(), &["batch=1", "seq=3"]);
+    paths.into_iter().map(read).collect()
 }
 
 fn onnx_case(bytes: Bytes, flags: &[&str]) -> Case {
@@ -320,7 +332,7 @@ fn external() -> Model {
         .output("z")
 }
 
-/// Hugging Face folders of both families, and one of sentence-transformers.
+/// Hugging Face folders of several families and heads, one in shards, and one of sentence-transformers.
 fn folders() -> Vec<Case> {
     let case = |files: Vec<(&str, Vec<u8>)>, flags: &[&str]| Case {
         files: files.into_iter().map(|(name, bytes)| (name.to_owned(), Bytes::from(bytes))).collect(),
@@ -328,7 +340,31 @@ fn folders() -> Vec<Case> {
     };
     let pooling =
         br#"{"word_embedding_dimension": 4, "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
+    let mut language_model = Checkpoint::of("bert");
+    language_model.linear("cls.predictions.transform.dense", 4, 4);
+    language_model.norm("cls.predictions.transform.LayerNorm");
+    language_model.add("cls.predictions.bias", &[7]);
+    let index = |tensors: &Checkpoint| {
+        let map: Vec<String> = tensors.0.keys().map(|name| format!(r#""{name}": "a.safetensors""#)).collect();
+        format!(r#"{{"metadata": {{"total_size": 1}}, "weight_map": {{{}}}}}"#, map.join(", ")).into_bytes()
+    };
+    let albert = Checkpoint::of("albert");
     vec![
+        case(
+            vec![
+                ("config.json", config("bert", "BertForMaskedLM").into_bytes()),
+                ("model.safetensors", language_model.bytes(Dtype::BF16, "")),
+            ],
+            &["seq=3"],
+        ),
+        case(
+            vec![
+                ("config.json", config("albert", "AlbertModel").into_bytes()),
+                ("model.safetensors.index.json", index(&albert)),
+                ("a.safetensors", albert.bytes(Dtype::F32, "")),
+            ],
+            &["seq=3"],
+        ),
         case(
             vec![
                 ("config.json", BERT.as_bytes().to_vec()),
