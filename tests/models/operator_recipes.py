@@ -234,9 +234,10 @@ def eye_like(source):
 def one_hot(source):
     values = lambda: source.values(0, 1)
     for axis in (-1, 0, 1, -2):
-        yield Variant(source.positions(4, 2, 3), i64(4), values(), const=(1,), axis=axis)
+        yield Variant(source.positions(4, 2, 3), np.array(4, np.int64), values(), const=(1,), axis=axis)
     yield Variant(np.array([1, -1, -4, 7, 2]), np.array(4, np.int64), values(), const=(1,))
-    yield Variant(np.array([1, 0], np.int32), i64(2), values(), const=(1,))
+    if source.dtype == "f32":
+        yield Variant(np.array([1, 0], np.int32), np.array([2], np.int32), values(), const=(1,))
 
 
 def dropout(source):
@@ -424,6 +425,39 @@ def pad(source):
         yield Variant(source(3, 4), opset=10, pads=[1, 0, 2, 3], value=1.5)
 
 
+def center_crop_pad(source):
+    for shape, to in (((5,), (3,)), ((4, 3), (7, 2)), ((2, 3, 4), (2, 6, 1)), ((1, 2, 1, 3, 2), (2, 1, 3, 2, 2))):
+        yield Variant(source(*shape), i64(*to), const=(1,))
+    yield Variant(source(2, 5, 4), i64(3, 7), const=(1,), axes=[-2, 0])
+
+
+def column_to_image(source):
+    for size, block, shape, attributes in (
+        ((5, 5), (1, 5), (1, 5, 5), {}),
+        ((5, 5), (2, 2), (2, 8, 16), {}),
+        ((6, 5), (2, 3), (1, 6, 9), dict(strides=[2, 1])),
+        ((5, 5), (3, 2), (1, 12, 12), dict(dilations=[1, 2], pads=[0, 0, 1, 1])),
+    ):
+        probe = [attributes.get("pads", [0, 0, 0, 0]), attributes.get("dilations", [1, 1]), attributes.get("strides", [1, 1])]
+        steps = [(size[i] + probe[0][i] + probe[0][i + 2] - probe[1][i] * (block[i] - 1) - 1) // probe[2][i] + 1 for i in (0, 1)]
+        yield Variant(source(*shape[:2], steps[0] * steps[1]), i64(*size), i64(*block), const=(1, 2), **attributes)
+
+
+def determinant(source):
+    for shape in ((1, 1), (2, 2), (3, 3), (2, 4, 4), (1, 2, 1, 3, 3), (0, 2, 2)):
+        yield Variant(source(*shape))
+
+
+def grid_sample(source):
+    image = source(1, 2, 4, 5)
+    grid = source(1, 3, 3, 2, low=-1.2, high=1.2)
+    for mode in ("linear", "nearest", "cubic"):
+        for padding in ("zeros", "border", "reflection"):
+            for corners in (0, 1):
+                yield Variant(image, grid, mode=mode, padding_mode=padding, align_corners=corners)
+    yield Variant(source(2, 1, 1, 1), source(2, 1, 2, 2, low=-1.0, high=1.0))
+
+
 def reverse_sequence(source):
     for batch, time in ((0, 1), (1, 0)):
         lengths = i64(1, 3, 4) if batch == 0 else i64(2, 1, 0, 3)
@@ -505,7 +539,7 @@ def einsum(source):
         ("ij->i", (2, 3)),
         ("i,i->", (5,), (5,)),
         ("i,j->ij", (2,), (3,)),
-        ("...ij,...jk->...ik", (2, 1, 3, 2), (3, 2, 4)),
+        ("...ij,...jk->...ik", (2, 1, 3, 2), (1, 3, 2, 4)),
         ("ii->i", (3, 3)),
         ("ij,jk", (2, 3), (3, 4)),
     ):
@@ -570,9 +604,9 @@ def max_pool(source):
     yield from pooling()(source)
 
 
-def global_pooling(source, **attributes):
+def global_pooling(source, opset=NEWEST_SET):
     for shape in ((1, 2, 5), (2, 3, 4, 5), (1, 1, 1, 1), (2, 3, 37)):
-        yield Variant(source(*shape), **attributes)
+        yield Variant(source(*shape), opset=opset)
 
 
 def batch_normalization(source):
@@ -657,6 +691,10 @@ def resize(source):
     image = lambda: source(1, 2, 4, 5)
     scales = lambda *s: np.array(s, np.float32)
     modes = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric")
+    if not source.is_float:
+        for sizes in ((1, 2, 8, 10), (1, 2, 3, 7)):
+            yield Variant(image(), none, none, i64(*sizes), const=(3,), coordinate_transformation_mode="asymmetric")
+        return
     for coordinates in modes:
         for sizes in ((1, 2, 8, 10), (1, 2, 3, 7), (1, 2, 1, 2)):
             for mode in ("nearest", "linear", "cubic"):
@@ -853,6 +891,8 @@ RECIPES = ELEMENTWISE | {
     "AveragePool": pooling(more=({}, dict(count_include_pad=1))),
     "BatchNormalization": batch_normalization,
     "BlackmanWindow": window,
+    "CenterCropPad": center_crop_pad,
+    "Col2Im": column_to_image,
     "Concat": concat,
     "Constant": constant,
     "ConstantOfShape": constant_of_shape,
@@ -860,6 +900,7 @@ RECIPES = ELEMENTWISE | {
     "ConvTranspose": conv_transpose,
     "CumSum": cum_sum,
     "DepthToSpace": depth_to_space,
+    "Det": determinant,
     "Dropout": dropout,
     "Einsum": einsum,
     "Expand": expand,
@@ -871,8 +912,9 @@ RECIPES = ELEMENTWISE | {
     "GatherND": gather_nd,
     "Gemm": gemm,
     "GlobalAveragePool": global_pooling,
-    "GlobalLpPool": global_pooling,
+    "GlobalLpPool": lambda source: global_pooling(source, opset=21),
     "GlobalMaxPool": global_pooling,
+    "GridSample": grid_sample,
     "GroupNormalization": group_normalization,
     "HammingWindow": window,
     "HannWindow": window,

@@ -22,6 +22,8 @@ pub fn compare(name: &str, got: &Tensor, expected: &Tensor, tolerance: Tolerance
         return Err(format!("output `{name}` is {}, but {} is expected", got.ty(), expected.ty()));
     }
     let dtype = got.ty().dtype();
+    // The official runner allows two units in the last place of bfloat16.
+    let relative = if dtype == DType::BF16 { tolerance.relative.max(2f64.powi(-6)) } else { tolerance.relative };
     let finite = (0..expected.ty().elems()).filter_map(|i| expected.get_f64(i)).filter(|e| e.is_finite());
     let noise = NOISE * finite.map(f64::abs).fold(0.0, f64::max);
     let mut worst: f64 = 0.0;
@@ -39,7 +41,7 @@ pub fn compare(name: &str, got: &Tensor, expected: &Tensor, tolerance: Tolerance
         }
         let difference = (g - e).abs();
         // False where either is NaN, and where they are different infinities.
-        let inside = e.is_finite() && difference <= tolerance.absolute + tolerance.relative * e.abs();
+        let inside = e.is_finite() && difference <= tolerance.absolute + relative * e.abs();
         if !inside {
             return Err(format!("element {i} of `{name}` is {g:e}, but {e:e} is expected"));
         }
