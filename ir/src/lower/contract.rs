@@ -44,9 +44,13 @@ impl Lowering<'_> {
         let rank = ty.rank();
         let w_shape = graph.ty(w).shape();
         let init = Tile::of(ty.shape());
-        let tile = Tile::of(ty.shape()).reducing(&w_shape[1..]);
+        let spatial = rank - 2;
+        let mut window = w_shape[2..].to_vec();
+        window.push(w_shape[1]);
+        let tile = Tile::of(ty.shape()).reducing(&window);
 
-        // Dimensions of the tile: n, o, out.., c, kernel..
+        // Dimensions of the tile: n, o, out.., kernel.., c. Channels are innermost, so that where they are stored side by
+        // side the sum runs over memory in order.
         let extents = |v: Var| tile.extent(v);
         let outputs_per_group = ty.shape()[1] / attrs.groups;
         let group = match attrs.groups {
@@ -54,14 +58,14 @@ impl Lowering<'_> {
             _ if outputs_per_group == 0 => Affine::constant(0),
             _ => Affine::dim(1).floor_div(outputs_per_group as i64, &extents),
         };
-        let channel = group.scale(w_shape[1] as i64).add(&reduced(&tile, rank));
+        let channel = group.scale(w_shape[1] as i64).add(&reduced(&tile, rank + spatial));
         let mut x_index = vec![Affine::dim(0), channel];
         for (i, &pad) in attrs.pads.iter().enumerate() {
-            let (output, kernel) = (Affine::dim(2 + i), reduced(&tile, rank + 1 + i));
+            let (output, kernel) = (Affine::dim(2 + i), reduced(&tile, rank + i));
             x_index.push(window_coordinate(&output, &kernel, attrs.strides[i], attrs.dilations[i], pad.0));
         }
-        let mut w_index = vec![Affine::dim(1)];
-        w_index.extend(tile.vars(rank..rank + w_shape.len() - 1));
+        let mut w_index = vec![Affine::dim(1), reduced(&tile, rank + spatial)];
+        w_index.extend((0..spatial).map(|i| reduced(&tile, rank + i)));
 
         let x = self.padded_view(x, &attrs.pads, 2);
         let padded = attrs.pads.iter().any(|&p| p != (0, 0));

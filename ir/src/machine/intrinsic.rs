@@ -21,15 +21,18 @@ pub struct MacUnit {
     pub mac_per_cycle: f64,
     /// Vector loads started per cycle.
     pub loads_per_cycle: f64,
+    /// Whether the rest of a row that does not fill a vector costs one vector, rather than one operation for each element.
+    pub masked: bool,
 }
 
 /// A family of micro-kernels for contractions of one shape class. Its reference is the nest
 ///
 /// ```text
-/// mma acc[d0, d1] += a[d0, k0] * b[k0, d1]      d0: any up to max_rows, d1: multiple of lanes, k0: any
+/// mma acc[d0, d1] += a[d0, k0, ..] * b[k0, .., d1]      d0: any up to max_rows, d1: whole vectors, k0, ..: any
 /// ```
 ///
-/// with `acc` and `b` contiguous along `d1`, `acc` in scratch memory, and constant strides everywhere else.
+/// with `acc` and `b` contiguous along `d1`, `acc` in scratch memory, and constant strides everywhere else; or, lane by lane,
+/// the same with `a[d0, k0, .., d1]` contiguous along `d1` too, as in a depthwise convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intrinsic {
     /// Name: dtype-op-isa, as `f32_gemm_avx512`.
@@ -42,29 +45,49 @@ pub struct Intrinsic {
     pub unit: MacUnit,
 }
 
-/// The strides of a tile that an intrinsic takes, in elements.
+/// One reduced dimension of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Steps {
+    /// Number of steps.
+    pub extent: u64,
+    /// Distance of steps of `a`.
+    pub a: i64,
+    /// Distance of steps of `b`.
+    pub b: i64,
+}
+
+/// The strides of a tile that an intrinsic takes, in elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GemmTile {
     /// Rows of `acc` and `a`.
     pub rows: u64,
     /// Columns of `acc` and `b`, contiguous.
     pub columns: u64,
-    /// Steps of the reduced dimension.
-    pub depth: u64,
+    /// The reduced dimensions, outermost first; those that run on in memory are one.
+    pub depth: Vec<Steps>,
     /// Distance of rows of `acc`.
     pub acc_row: i64,
     /// Distance of rows of `a`.
     pub a_row: i64,
-    /// Distance of steps of `a`.
-    pub a_step: i64,
-    /// Distance of steps of `b`.
-    pub b_step: i64,
+    /// Whether `a` has columns too, contiguous, and each column is a sum of its own.
+    pub lanewise: bool,
     /// Whether `a` and `b` are exchanged in the statement.
     pub exchanged: bool,
 }
 
-/// Largest distance, in elements, that a micro-kernel encodes.
+impl GemmTile {
+    /// Steps of all reduced dimensions together.
+    pub fn steps(&self) -> u64 {
+        self.depth.iter().map(|d| d.extent).product()
+    }
+}
+
+/// Largest distance, in elements, that a micro-kernel encodes, and most that it goes along one dimension.
 const MAX_STRIDE: i64 = 1 << 24;
+const MAX_REACH: i64 = 1 << 28;
+
+/// Most reduced dimensions of a tile: three of a window, and channels.
+const MAX_DEPTH: usize = 4;
 
 impl Intrinsic {
     /// The tile of a statement, if this intrinsic executes it.
@@ -98,34 +121,57 @@ impl Intrinsic {
             return Err("a coordinate is divided".into());
         }
         let strides = |d: usize| offsets.each_ref().map(|o| o.coefficient(Var::Dim(d as u32)));
-        let mut tile =
-            GemmTile { rows: 1, columns: 1, depth: 1, acc_row: 0, a_row: 0, a_step: 0, b_step: 0, exchanged: false };
-        let columns = dims.iter().copied().find(|&d| matches!(strides(d), [1, 0, 1] | [1, 1, 0]));
-        let Some(columns) = columns else {
-            return Err("no dimension is contiguous in the result and one operand".into());
+        let shared = dims.iter().copied().find(|&d| matches!(strides(d), [1, 0, 1] | [1, 1, 0]));
+        let Some(columns) = shared.or_else(|| dims.iter().copied().find(|&d| strides(d) == [1, 1, 1])) else {
+            return Err("no dimension is contiguous in the result and an operand".into());
         };
-        tile.columns = stmt.dims[columns].extent;
-        tile.exchanged = strides(columns)[2] == 0;
+        let lanewise = shared.is_none();
+        let row = dims.iter().copied().find(|&d| d != columns && strides(d)[0] != 0);
+        let exchanged = if lanewise { row.is_some_and(|d| strides(d)[1] == 0) } else { strides(columns)[2] == 0 };
+        let columns_extent = stmt.dims[columns].extent;
+        let mut tile =
+            GemmTile { rows: 1, columns: columns_extent, depth: Vec::new(), acc_row: 0, a_row: 0, lanewise, exchanged };
         for &d in dims.iter().filter(|&&d| d != columns) {
             let [c, x, y] = strides(d);
             let (left, right) = if tile.exchanged { (y, x) } else { (x, y) };
             let extent = stmt.dims[d].extent;
             match (c, right) {
-                (0, _) if tile.depth == 1 => (tile.depth, tile.a_step, tile.b_step) = (extent, left, right),
-                (_, 0) if c != 0 && tile.rows == 1 => (tile.rows, tile.acc_row, tile.a_row) = (extent, c, left),
-                _ => return Err(format!("dimension `{}` is neither rows nor the reduced one", stmt.dims[d].name)),
+                (0, _) => push_steps(&mut tile.depth, Steps { extent, a: left, b: right }),
+                (_, 0) if tile.rows == 1 => (tile.rows, tile.acc_row, tile.a_row) = (extent, c, left),
+                _ => return Err(format!("dimension `{}` is neither rows nor a reduced one", stmt.dims[d].name)),
             }
         }
-        if !tile.columns.is_multiple_of(self.unit.lanes) || tile.rows > self.max_rows {
+        let whole = self.unit.masked || tile.columns.is_multiple_of(self.unit.lanes);
+        if !whole || tile.rows > self.max_rows {
             return Err(format!("a tile of {} x {} does not fit its registers", tile.rows, tile.columns));
         }
-        let vectors = tile.columns / self.unit.lanes;
+        let vectors = tile.columns.div_ceil(self.unit.lanes);
         if tile.rows * vectors + vectors + self.unit.spare_registers > self.unit.registers {
             return Err(format!("a tile of {} x {} does not fit its registers", tile.rows, tile.columns));
         }
-        if [tile.acc_row, tile.a_row, tile.a_step, tile.b_step].iter().any(|s| s.abs() > MAX_STRIDE) {
+        let far = |s: &Steps| [s.a, s.b].iter().any(|&x| too_far(x, s.extent));
+        if too_far(tile.acc_row, tile.rows) || too_far(tile.a_row, tile.rows) || tile.depth.iter().any(far) {
             return Err("a stride is too large".into());
+        }
+        if tile.depth.len() > MAX_DEPTH {
+            return Err(format!("it has more than {MAX_DEPTH} reduced dimensions"));
         }
         Ok(tile)
     }
+}
+
+/// Appends a reduced dimension, as one with the last if steps run on from one to the other.
+fn push_steps(depth: &mut Vec<Steps>, next: Steps) {
+    let reach = |stride: i64| stride.checked_mul(next.extent as i64);
+    match depth.last_mut() {
+        Some(last) if reach(next.a) == Some(last.a) && reach(next.b) == Some(last.b) => {
+            *last = Steps { extent: last.extent * next.extent, ..next };
+        }
+        _ => depth.push(next),
+    }
+}
+
+fn too_far(stride: i64, extent: u64) -> bool {
+    let reach = stride.checked_mul(extent as i64);
+    stride.abs() > MAX_STRIDE || reach.is_none_or(|r| r.abs() > MAX_REACH)
 }

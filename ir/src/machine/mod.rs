@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::tile::{KernelData, Program};
 pub use builtin::{BUILTIN_NAMES, builtin};
-pub use intrinsic::{GemmTile, Intrinsic, MacUnit};
+pub use intrinsic::{GemmTile, Intrinsic, MacUnit, Steps};
 
 /// Processor architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -165,6 +165,7 @@ impl Machine {
             scalars_per_load: if self.mac_by_lane { self.lanes_f32() } else { 1 },
             mac_per_cycle: self.mac_per_cycle,
             loads_per_cycle: self.loads_per_cycle,
+            masked: false,
         }
     }
 

@@ -118,6 +118,17 @@ pub enum Directive {
         /// The new layout.
         layout: crate::tile::Layout,
     },
+    /// Gives a temporary a border: every axis grows by so many elements before and after, what is there now keeps its place
+    /// between, and a new kernel `border_N` (`bN` is the buffer) in front of the first that touches the buffer writes the border. Reads beyond the
+    /// buffer that give a fill value then read that value from the border. Legal when all fill values are `value`.
+    Pad {
+        /// The buffer.
+        buffer: String,
+        /// Elements before and after, for each axis.
+        border: Vec<(u64, u64)>,
+        /// What the border holds.
+        value: crate::tile::Scalar,
+    },
     /// Makes a temporary that only one kernel uses private to it.
     Place {
         /// The kernel.

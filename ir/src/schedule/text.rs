@@ -8,6 +8,7 @@
 //!             | "cache" NAME NAME ("a" | "b") ("at" NAME)? "->" NAME "(" N* ")"
 //!             | "stage" NAME NAME ("," NAME)* ":" NAME "->" NAME
 //!             | "layout" NAME part*          part := "(" AXIS ("/" N)? ("%" N)? ":" EXTENT ")"
+//!             | "pad" NAME ("(" N N ")")* "with" SCALAR      elements before and after, for each axis
 //!             | "place" NAME NAME ("reg" | "scratch")
 //!             | "rfactor" NAME NAME "by" N
 //!             | "vectorize" NAME NAME.NAME
@@ -21,7 +22,7 @@ use std::fmt;
 
 use super::{DimRef, Directive, Operand, Schedule, ScheduleError};
 use crate::text::{Cursor, Name, ParseError, Token};
-use crate::tile::{Layout, Space};
+use crate::tile::{Layout, Scalar, Space};
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +71,11 @@ impl fmt::Display for Directive {
             }
             Directive::Layout { buffer, layout } => {
                 write!(f, "layout {} {layout}", Name(buffer))
+            }
+            Directive::Pad { buffer, border, value } => {
+                write!(f, "pad {} ", Name(buffer))?;
+                border.iter().try_for_each(|(before, after)| write!(f, "({before} {after})"))?;
+                write!(f, " with {value}")
             }
             Directive::Place { kernel, buffer, space } => {
                 let space = match space {
@@ -135,6 +141,17 @@ fn directive(c: &mut Cursor<'_>) -> Result<Directive, ParseError> {
     };
     if verb == "layout" {
         return Ok(Directive::Layout { buffer: c.name()?, layout: Layout::read(c)? });
+    }
+    if verb == "pad" {
+        let buffer = c.name()?;
+        let mut border = Vec::new();
+        while c.eat("(")? {
+            border.push((c.u64()?, c.u64()?));
+            c.expect(")")?;
+        }
+        c.expect("with")?;
+        let dtype = c.dtype()?;
+        return Ok(Directive::Pad { buffer, border, value: Scalar { dtype, bits: c.element(dtype)? } });
     }
     let kernel = c.name()?;
     Ok(match verb {
@@ -213,6 +230,7 @@ cache attention_1 mma b at h -> kt (1 0)
 cache conv_1 mma a -> padded (0 1)
 stage matmul_3 init, mma: "l0/ffn" -> acc
 layout "l0.weight" (0/8:6)(1:384)(0%8:8)
+pad t7 (0 0)(1 2) with f32 0.0
 place matmul_3 acc reg
 place matmul_3 "x y" scratch
 rfactor softmax_1 sum by 16

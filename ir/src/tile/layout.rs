@@ -86,6 +86,21 @@ impl Layout {
         Self { dims }
     }
 
+    /// The axes whole, without padding, from outermost to innermost in the given order.
+    pub fn permuted(shape: &[u64], order: &[usize]) -> Self {
+        let dims = order.iter().map(|&axis| LayoutDim { axis, div: 1, modulo: None, extent: shape[axis] }).collect();
+        Self { dims }
+    }
+
+    /// The order of the axes, if this is [`Layout::permuted`] of `shape`.
+    pub fn permutation(&self, shape: &[u64]) -> Option<Vec<usize>> {
+        let order: Vec<usize> = self.dims.iter().map(|d| d.axis).collect();
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        let permutes = sorted.iter().copied().eq(0..shape.len());
+        (permutes && *self == Self::permuted(shape, &order)).then_some(order)
+    }
+
     /// Panels: `axis` in blocks of `block`, whose elements lie innermost; the other axes in the given order between.
     pub fn panels(shape: &[u64], axis: usize, block: u64, inner: &[usize]) -> Self {
         let mut dims = vec![LayoutDim { axis, div: block, modulo: None, extent: shape[axis].div_ceil(block) }];

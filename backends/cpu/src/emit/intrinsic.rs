@@ -16,9 +16,9 @@ impl Emitter<'_, '_> {
         let intrinsic = self.target.intrinsics().iter().find(|i| i.name == name).ok_or_else(missing)?;
         let width = microkernel::width(name).ok_or_else(missing)?;
         let tile = intrinsic.tile(self.program, self.kernel, stmt)?;
+        let [left, right] = if tile.exchanged { [2, 1] } else { [1, 2] };
         let callee = self.table.gemm(name, width, tile)?;
 
-        let [left, right] = if tile.exchanged { [2, 1] } else { [1, 2] };
         let mut pointers = Vec::with_capacity(3);
         for access in [0, left, right] {
             let operand = self.operand(s, access);

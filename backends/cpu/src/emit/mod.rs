@@ -152,13 +152,16 @@ impl FunctionTable {
 
     /// The micro-kernel of a tile; assembled once for all kernels that use it.
     pub(super) fn gemm(&mut self, name: &str, width: Width, tile: GemmTile) -> Result<usize, String> {
-        if let Some(&index) = self.gemms.get(&(width, tile)) {
+        let key = (width, tile);
+        if let Some(&index) = self.gemms.get(&key) {
             return Ok(index);
         }
-        let symbol = unique_symbol(&format!("{name}_{}x{}x{}", tile.rows, tile.columns, tile.depth), &mut self.symbols);
-        let function = microkernel::assemble(width, &tile, symbol, self.asm).map_err(|e| e.to_string())?;
+        let tile = &key.1;
+        let symbol = format!("{name}_{}x{}x{}", tile.rows, tile.columns, tile.steps());
+        let symbol = unique_symbol(&symbol, &mut self.symbols);
+        let function = microkernel::assemble(width, tile, symbol, self.asm).map_err(|e| e.to_string())?;
         let index = self.add(function);
-        self.gemms.insert((width, tile), index);
+        self.gemms.insert(key, index);
         Ok(index)
     }
 }

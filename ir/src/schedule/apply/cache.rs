@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The copy turns strided reads into contiguous ones (with `order`), and padded windows into full boxes: the fill value of the
-//! original access moves to the copy.
+//! original access moves to the copy; where it is known which coordinates lie outside, a statement `NAME_fill` writes the
+//! value everywhere and the copy is of what lies inside only.
 
 use super::{Refusal, check_free, check_free_buffer, kernel_named, stmt_named};
 use crate::schedule::Operand;
 use crate::tile::{
-    Access, Affine, BufferData, Dim, Exec, Item, Layout, LayoutDim, Loop, Program, Space, StmtData, StmtOp, Storage,
-    Var,
+    Access, Affine, BufferData, Dim, Exec, Expr, Item, Layout, LayoutDim, Loop, Program, Space, StmtData, StmtOp,
+    Storage, Var,
 };
 
 pub(super) fn cache(
@@ -78,9 +79,25 @@ pub(super) fn cache(
         source.push(origin.add_constant(low).add(&own));
         index.push(inner.add_constant(-low));
     }
-    let dims = shape.iter().enumerate().map(|(p, &extent)| Dim { name: format!("c{p}"), extent, exec: Exec::Unroll });
-    let dims: Vec<Dim> = dims.collect();
-    let own = |p: usize| if shape[p] == 1 { Affine::constant(0) } else { Affine::dim(p) };
+    let size = &program.buffers[access.buffer].shape;
+    let range = |p: usize| {
+        source[p].range(&|v| match v {
+            Var::Loop(l) => data.loops[l].extent,
+            Var::Dim(i) => shape[i as usize],
+        })
+    };
+    let inside = if access.fill.is_some() { parts_inside(&source, &shape, size, &range) } else { None };
+    let fill = access.fill.filter(|_| inside.is_some());
+    let fill_name = format!("{stmt}_fill");
+    if fill.is_some() {
+        check_free(data, &fill_name)?;
+    }
+    let dims = |shape: &[u64]| -> Vec<Dim> {
+        let dim = |(p, &extent): (usize, &u64)| Dim { name: format!("c{p}"), extent, exec: Exec::Unroll };
+        shape.iter().enumerate().map(dim).collect()
+    };
+    let own = |p: usize, shape: &[u64]| if shape[p] == 1 { Affine::constant(0) } else { Affine::dim(p) };
+    let whole: Vec<Affine> = (0..rank).map(|p| own(p, &shape)).collect();
     let dtype = program.buffers[access.buffer].dtype;
     let layout = Layout {
         dims: order.iter().map(|&axis| LayoutDim { axis, div: 1, modulo: None, extent: shape[axis] }).collect(),
@@ -89,23 +106,61 @@ pub(super) fn cache(
     let buffer =
         program.buffers.push(BufferData { name: into.to_owned(), dtype, shape: shape.clone(), layout, storage });
     let data = &mut program.kernels[k];
+    let mut items = Vec::new();
+    let (mut copied, mut dst) = (shape.clone(), whole.clone());
+    if let (Some(value), Some(inside)) = (fill, inside) {
+        let op = StmtOp::Map { dst: Access::new(buffer, whole), value: Expr::constant(value) };
+        items.push(StmtData { name: fill_name, dims: dims(&shape), op, intrinsic: None });
+        copied = inside.iter().map(|&(low, high)| (high - low) as u64).collect();
+        dst = (0..rank).map(|p| own(p, &copied).add_constant(inside[p].0)).collect();
+        for (p, e) in source.iter_mut().enumerate() {
+            let own_part = own(p, &shape);
+            *e = e.sub(&own_part).add(&dst[p]);
+        }
+    }
     let op = StmtOp::Copy {
-        dst: Access::new(buffer, (0..rank).map(own).collect()),
-        src: Access { buffer: access.buffer, index: source, fill: access.fill },
+        dst: Access::new(buffer, dst),
+        src: Access { buffer: access.buffer, index: source, fill: if fill.is_some() { None } else { access.fill } },
     };
-    let copy = data.stmts.push(StmtData { name: copy_name, dims, op, intrinsic: None });
+    items.push(StmtData { name: copy_name, dims: dims(&copied), op, intrinsic: None });
+    let items: Vec<Item> = items.into_iter().map(|stmt| Item::Stmt(data.stmts.push(stmt))).collect();
     if let Some(a) = operand_of_mut(&mut data.stmts[s], operand) {
         *a = Access::new(buffer, index);
     }
     match at.and_then(|l| data.locate_loop(l)) {
-        None => data.body.insert(0, Item::Stmt(copy)),
+        None => drop(data.body.splice(0..0, items)),
         Some((mut path, _)) => {
             path.push(0);
             let body = data.body_at_mut(&path).ok_or_else(|| Refusal::Illegal("no such position".into()))?;
-            body.insert(0, Item::Stmt(copy));
+            body.splice(0..0, items);
         }
     }
     Ok(())
+}
+
+/// For each coordinate of the copy, the first that lies inside the source and the one after the last; `None` if that differs
+/// between iterations of outer loops, or nothing does.
+fn parts_inside(
+    source: &[Affine],
+    shape: &[u64],
+    size: &[u64],
+    range: &dyn Fn(usize) -> (i64, i64),
+) -> Option<Vec<(i64, i64)>> {
+    let one = |p: usize| -> Option<(i64, i64)> {
+        let own = if shape[p] == 1 { Affine::constant(0) } else { Affine::dim(p) };
+        let (extent, size) = (shape[p] as i64, size[p] as i64);
+        match source[p].sub(&own).as_constant() {
+            Some(origin) => {
+                let (low, high) = ((-origin).clamp(0, extent), (size - origin).clamp(0, extent));
+                (low < high).then_some((low, high))
+            }
+            None => {
+                let (low, high) = range(p);
+                (low >= 0 && high < size).then_some((0, extent))
+            }
+        }
+    };
+    (0..source.len()).map(one).collect()
 }
 
 fn operand_of(stmt: &StmtData, operand: Operand) -> Option<&Access> {

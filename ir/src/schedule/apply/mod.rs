@@ -7,6 +7,7 @@ mod cache;
 mod dependence;
 mod fuse;
 mod marks;
+mod pad;
 mod rfactor;
 mod split;
 mod storage;
@@ -49,6 +50,7 @@ pub fn apply_directive(program: &mut Program, directive: &Directive, target: &dy
         }
         Directive::Stage { kernel, stmts, buffer, into } => storage::stage(program, kernel, stmts, buffer, into),
         Directive::Layout { buffer, layout } => storage::layout(program, buffer, layout),
+        Directive::Pad { buffer, border, value } => pad::pad(program, buffer, border, *value),
         Directive::Place { kernel, buffer, space } => storage::place(program, kernel, buffer, *space),
         Directive::Rfactor { kernel, stmt, lanes } => rfactor::rfactor(program, kernel, stmt, *lanes),
         Directive::Vectorize { kernel, dim } => marks::vectorize(program, kernel, dim, target),
@@ -97,6 +99,12 @@ fn check_free(kernel: &KernelData, name: &str) -> Result<(), Refusal> {
 /// Refuses a buffer name that the program uses already.
 fn check_free_buffer(program: &Program, name: &str) -> Result<(), Refusal> {
     let taken = program.buffers.values().any(|b| b.name == name);
+    if taken || name.is_empty() { Err(Refusal::Taken(name.to_owned())) } else { Ok(()) }
+}
+
+/// Refuses a kernel name that the program uses already.
+fn check_free_kernel(program: &Program, name: &str) -> Result<(), Refusal> {
+    let taken = program.kernels.values().any(|k| k.name == name);
     if taken || name.is_empty() { Err(Refusal::Taken(name.to_owned())) } else { Ok(()) }
 }
 

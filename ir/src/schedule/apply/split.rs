@@ -201,7 +201,7 @@ fn check_flow(program: &Program, k: Kernel, group: &[(Stmt, usize)]) -> Result<V
         }
         let info = &program.buffers[buffer];
         let private = matches!(info.storage, Storage::Temp | Storage::Local(_))
-            && info.layout.is_row_major(&info.shape)
+            && info.layout.permutation(&info.shape).is_some()
             && !used_elsewhere(program, k, buffer)
             && data
                 .stmts_in_order()
@@ -238,8 +238,10 @@ fn contract_accesses(stmt: &mut StmtData, contractions: &[Contraction], origin: 
 }
 
 fn shrink(buffer: &mut BufferData, c: &Contraction, points: u64) {
+    let order = buffer.layout.permutation(&buffer.shape);
     buffer.shape[c.coordinate] = c.partition.step as u64 * points;
-    buffer.layout = Layout::row_major(&buffer.shape);
+    buffer.layout =
+        order.map_or_else(|| Layout::row_major(&buffer.shape), |order| Layout::permuted(&buffer.shape, &order));
 }
 
 fn clone_for_rest(program: &mut Program, c: &Contraction, rest: u64, into: &str) -> Buffer {

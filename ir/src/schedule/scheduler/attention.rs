@@ -58,7 +58,7 @@ impl Scheduler<'_> {
             for segment in self.segments(kernel, &group)? {
                 match segment {
                     Segment::Contraction(group) => match self.analyze(kernel, &group)? {
-                        Some(c) => self.register_tiles(kernel, &group, &c)?,
+                        Some(c) => self.register_tiles(kernel, &group, &c, &[])?,
                         None => group.iter().try_for_each(|s| self.finish(kernel, s))?,
                     },
                     Segment::Rows(group) => self.rowwise(kernel, &group)?,

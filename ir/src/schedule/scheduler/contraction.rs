@@ -18,7 +18,7 @@ use super::tiles::register_tile;
 use super::{Directive, Level, ScheduleError, Scheduler, uses_dim};
 use crate::machine::Intrinsic;
 use crate::schedule::Operand;
-use crate::tile::{Access, Buffer, Layout, StmtData, StmtOp, Storage, Var};
+use crate::tile::{Access, Atom, Buffer, Layout, StmtData, StmtOp, Storage, Var};
 
 /// Most multiply-adds of one tile in straight-line code.
 const MAX_TILE_MACS: u64 = 160;
@@ -41,6 +41,8 @@ pub(super) struct Contraction {
     pub rows: Option<(String, u64)>,
     /// The micro-kernel that executes full tiles, if the target has one for this contraction.
     pub intrinsic: Option<Intrinsic>,
+    /// Whether the columns are the channels of an image.
+    pub by_channels: bool,
 }
 
 impl Scheduler<'_> {
@@ -58,15 +60,45 @@ impl Scheduler<'_> {
         for dim in &batch {
             self.hoist(kernel, &stmts, dim)?;
         }
+        let c = self.split_groups(kernel, &stmts, c)?;
         self.prepare_operands(kernel, &c)?;
+        if self.columns_outermost(kernel, &c)? {
+            return self.register_tiles(kernel, &stmts, &c, &rest);
+        }
         for dim in &rest {
             self.hoist(kernel, &stmts, dim)?;
         }
-        self.register_tiles(kernel, &stmts, &c)
+        self.register_tiles(kernel, &stmts, &c, &[])
+    }
+
+    /// Makes the groups of a convolution a loop, so that all columns read the same channels.
+    fn split_groups(&mut self, kernel: &str, stmts: &[String], c: Contraction) -> Result<Contraction, ScheduleError> {
+        let stmt = self.stmt(kernel, &c.mma)?;
+        let Some(d) = stmt.dim_named(&c.columns.0).filter(|_| c.by_channels) else { return Ok(c) };
+        let width =
+            stmt.reads().into_iter().flat_map(|a| &a.index).flat_map(|e| e.terms()).find_map(|(atom, _)| match atom {
+                Atom::FloorDiv(e, width) if e.as_var() == Some(Var::Dim(d as u32)) => Some(*width as u64),
+                Atom::FloorDiv(..) | Atom::Mod(..) | Atom::Var(_) => None,
+            });
+        let Some(width) = width.filter(|&w| w < c.columns.1) else { return Ok(c) };
+        self.split(kernel, stmts, &c.columns.0, width, "g")?;
+        Ok(self.analyze(kernel, stmts)?.unwrap_or(c))
+    }
+
+    /// Whether panels of columns are the outermost loop, around the lines of an image: then each panel of weights is read once
+    /// and the image once for each panel. Else it is the other way round, which is better for an image that no
+    /// cache holds.
+    fn columns_outermost(&self, kernel: &str, c: &Contraction) -> Result<bool, ScheduleError> {
+        let StmtOp::Mma { a, b, .. } = &self.stmt(kernel, &c.mma)?.op else { return Ok(false) };
+        let (moving, still) = if c.vector == Operand::A { (a, b) } else { (b, a) };
+        let bytes = |access: &Access| self.program.buffers[access.buffer].bytes();
+        let memory = &self.target.machine().memory;
+        let cache = memory.iter().filter(|l| l.bytes > 0).map(|l| l.bytes).max().unwrap_or(u64::MAX);
+        Ok(c.by_channels && (bytes(still) <= cache / 2 || bytes(moving) > cache / 2))
     }
 
     /// Lets the contraction accumulate in a temporary of this kernel, if its accumulator is not one.
-    fn stage_accumulator(&mut self, kernel: &str, stmts: &mut Vec<String>) -> Result<(), ScheduleError> {
+    pub(super) fn stage_accumulator(&mut self, kernel: &str, stmts: &mut Vec<String>) -> Result<(), ScheduleError> {
         let Some(mma) = self.find_mma(kernel, stmts)? else { return Ok(()) };
         let acc = self.stmt(kernel, &mma)?.write().buffer;
         if self.is_private(kernel, acc)? {
@@ -122,7 +154,9 @@ impl Scheduler<'_> {
         let common = self.common_dims(kernel, stmts)?;
         let stmt = self.stmt(kernel, &mma)?;
         let StmtOp::Mma { a, b, .. } = &stmt.op else { return Ok(None) };
-        let Some(columns) = common.last().and_then(|name| stmt.dim_named(name)) else { return Ok(None) };
+        let channels = self.channels_are_columns(kernel, stmts, stmt)?;
+        let columns = channels.or_else(|| common.last().and_then(|name| stmt.dim_named(name)));
+        let Some(columns) = columns else { return Ok(None) };
         // The operand that varies along the columns is loaded in vectors; if both do, or none, the right one.
         let vector = if uses_dim(&a.index, columns) && !uses_dim(&b.index, columns) { Operand::A } else { Operand::B };
         let (moving, still) = match vector {
@@ -142,20 +176,20 @@ impl Scheduler<'_> {
             .or_else(|| candidates.iter().rev().find(|&&d| !uses_dim(&still.index, d)));
         let named = |d: usize| (stmt.dims[d].name.clone(), stmt.dims[d].extent);
         let intrinsic = self.intrinsic_for(stmt, stmt.dims[columns].extent);
-        Ok(Some(Contraction { mma, vector, columns: named(columns), rows: rows.map(|&d| named(d)), intrinsic }))
+        let (columns, rows, by_channels) = (named(columns), rows.map(|&d| named(d)), channels.is_some());
+        Ok(Some(Contraction { mma, vector, columns, rows, intrinsic, by_channels }))
     }
 
-    /// A micro-kernel for a contraction: one reduced dimension, long enough to pay for loading and storing the accumulators,
-    /// and columns that fill a vector.
+    /// A micro-kernel for a contraction: enough steps to pay for loading and storing the accumulators, and columns that fill a
+    /// vector, or a good part of it where rests are masked.
     fn intrinsic_for(&self, stmt: &StmtData, columns: u64) -> Option<Intrinsic> {
         let StmtOp::Mma { acc, a, b, fused: true } = &stmt.op else { return None };
-        let reduced: Vec<u64> =
-            stmt.dims.iter().filter(|d| d.name.starts_with('k') && d.extent > 1).map(|d| d.extent).collect();
+        let depth: u64 = stmt.dims.iter().filter(|d| d.name.starts_with('k')).map(|d| d.extent).product();
         let suits = |i: &&Intrinsic| {
             let accesses = [acc, a, b];
-            matches!(reduced[..], [depth] if depth >= MIN_INTRINSIC_DEPTH)
-                && columns >= i.unit.lanes
-                && accesses.iter().all(|x| self.program.buffers[x.buffer].dtype == i.dtype && x.fill.is_none())
+            depth >= MIN_INTRINSIC_DEPTH
+                && (columns >= i.unit.lanes || (i.unit.masked && columns > i.unit.lanes / 2))
+                && accesses.iter().all(|x| self.program.buffers[x.buffer].dtype == i.dtype)
         };
         if self.level == Level::Small { None } else { self.target.intrinsics().iter().find(suits).copied() }
     }
@@ -191,10 +225,13 @@ impl Scheduler<'_> {
             let (_, around) = data.locate(self.handle(kernel, &c.mma)?).unwrap_or_default();
             let at = around.last().map(|&l| data.loops[l].name.clone());
             let into = format!("{kernel}_{}_{}", c.mma, if operand == Operand::A { "a" } else { "b" });
-            let copy = format!("{}_copy", c.mma);
             let (kernel_name, mma) = (kernel.to_owned(), c.mma.clone());
             self.apply(Directive::Cache { kernel: kernel_name, stmt: mma, operand, at, into, order })?;
-            self.finish(kernel, &copy)?;
+            for part in ["fill", "copy"].map(|part| format!("{}_{part}", c.mma)) {
+                if self.data(kernel)?.stmt_named(&part).is_some() {
+                    self.finish(kernel, &part)?;
+                }
+            }
         }
         Ok(())
     }
@@ -213,7 +250,8 @@ impl Scheduler<'_> {
             return Ok(());
         };
         let info = &self.program.buffers[access.buffer];
-        let axis = access.index.iter().position(|e| e.as_var() == Some(Var::Dim(d as u32)));
+        let var = Var::Dim(d as u32);
+        let axis = access.index.iter().position(|e| e.coefficient(var) == 1 && e.is_linear());
         let (Some(axis), true) = (axis, matches!(info.storage, Storage::Const(_))) else {
             return Ok(());
         };
@@ -223,10 +261,15 @@ impl Scheduler<'_> {
             .values()
             .map(|k| k.stmts_in_order().iter().filter(|&&s| k.stmts[s].touches(access.buffer)).count())
             .sum();
+        // Where columns start inside (a group of a convolution), a panel is what they reach.
+        let inside = operand == c.vector && access.index[axis].as_var() != Some(var);
+        let block = if inside { c.columns.1 } else { block };
         if uses > 1 || block < 2 || !info.layout.is_row_major(&info.shape) {
             return Ok(());
         }
-        let inner: Vec<usize> = (0..info.shape.len()).filter(|&x| x != axis).collect();
+        // What is reduced last lies next to the columns.
+        let mut inner: Vec<usize> = (0..info.shape.len()).filter(|&x| x != axis).collect();
+        inner.sort_by_key(|&x| (0..stmt.dims.len()).rfind(|&d| access.index[x].uses(Var::Dim(d as u32))));
         let layout = Layout::panels(&info.shape, axis, block, &inner);
         let buffer = info.name.clone();
         self.apply(Directive::Layout { buffer, layout })
@@ -246,12 +289,14 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Tiles columns, then rows, then the reduced dimensions, with peeled rests.
+    /// Tiles columns, then rows, then the reduced dimensions, with peeled rests; the dimensions `inside` become loops between
+    /// columns and rows.
     pub(super) fn register_tiles(
         &mut self,
         kernel: &str,
         stmts: &[String],
         c: &Contraction,
+        inside: &[String],
     ) -> Result<(), ScheduleError> {
         let (m, n) = self.tile_of(c);
         let lanes = self.target.machine().lanes_f32();
@@ -263,9 +308,18 @@ impl Scheduler<'_> {
             };
             let wide = c.intrinsic.map_or(lanes, |i| i.unit.lanes);
             let step = if extent >= wide { wide } else { lanes };
-            let size = if extent >= n { n } else { (extent / step * step).max(extent.min(lanes - 1)) };
+            let size = if extent >= n {
+                n
+            } else if c.intrinsic.is_some_and(|i| i.unit.masked) {
+                extent
+            } else {
+                (extent / step * step).max(extent.min(lanes - 1))
+            };
             if extent > size {
                 pending.extend(self.split(kernel, &group, &c.columns.0, size, "j")?);
+            }
+            for dim in inside {
+                self.hoist(kernel, &group, dim)?;
             }
             self.row_tiles(kernel, &group, c, m)?;
         }

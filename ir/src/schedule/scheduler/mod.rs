@@ -1,7 +1,8 @@
 //! The built-in scheduler: a producer of directives.
 //!
-//! It works in two phases. First it joins kernels: an elementwise kernel that reads what another has just written, point by
-//! point, becomes that kernel's epilogue. Then it gives every kernel a loop nest by the kind of its statements:
+//! It works in three phases. First it joins kernels: an elementwise kernel that reads what another has just written, point by
+//! point, becomes that kernel's epilogue. Then images get their storage: channels last, with the borders that windows need
+//! ([`channels`]). Then it gives every kernel a loop nest by the kind of its statements:
 //!
 //! | statements | template | file |
 //! |---|---|---|
@@ -14,6 +15,7 @@
 //! same code that applies a schedule from a file. So the result is a [`Schedule`] that reproduces the program.
 
 mod attention;
+mod channels;
 mod contraction;
 mod fusion;
 mod rowwise;
@@ -70,6 +72,9 @@ pub fn schedule(program: &Program, target: &dyn Target, options: &Options) -> Re
     };
     if matches!(options.level, Level::Full | Level::Small) {
         s.join_kernels()?;
+    }
+    if options.level != Level::Naive {
+        s.images()?;
     }
     for kernel in s.kernel_names() {
         s.kernel(&kernel)?;
@@ -224,6 +229,24 @@ impl Scheduler<'_> {
     fn try_vectorize(&mut self, kernel: &str, stmt: &str, dim: &str) -> bool {
         let dim = DimRef { stmt: stmt.to_owned(), dim: dim.to_owned() };
         self.attempt(Directive::Vectorize { kernel: kernel.to_owned(), dim }).is_ok()
+    }
+
+    /// The common dimension along which the last statement writes side by side; the last one if there is none.
+    fn contiguous_dim(
+        &self,
+        kernel: &str,
+        stmts: &[String],
+        common: &[String],
+    ) -> Result<Option<String>, ScheduleError> {
+        let Some(last) = stmts.last() else { return Ok(None) };
+        let (data, stmt) = (self.data(kernel)?, self.stmt(kernel, last)?);
+        let write = stmt.write();
+        let layout = &self.program.buffers[write.buffer].layout;
+        let offset = layout.offset(&write.index, &|v| data.extent_of(stmt, v));
+        let contiguous = |name: &&String| {
+            stmt.dim_named(name).is_some_and(|d| stmt.dims[d].extent > 1 && offset.coefficient(Var::Dim(d as u32)) == 1)
+        };
+        Ok(common.iter().find(contiguous).or(common.last()).cloned())
     }
 
     /// Names of the dimensions of a result that all statements have with the same extent, in the first one's order.

@@ -21,21 +21,21 @@ impl Scheduler<'_> {
         for s in stmts {
             has_reduce |= matches!(self.stmt(kernel, s)?.op, StmtOp::Reduce { .. });
         }
-        // A reduction whose source is contiguous along the last kept dimension runs in vectors of it; so do elementwise kernels.
-        let across = match (common.last(), has_reduce) {
-            (Some(last), true) => self.contiguous_along(kernel, stmts, last)?,
-            (Some(_), false) => true,
-            (None, _) => false,
+        // A reduction whose source is contiguous along a kept dimension runs in vectors of it; so do elementwise kernels.
+        let inner = self.contiguous_dim(kernel, stmts, &common)?;
+        let inner = match (inner, has_reduce) {
+            (Some(dim), true) => self.contiguous_along(kernel, stmts, &dim)?.then_some(dim),
+            (Some(dim), false) => Some(dim),
+            (None, _) => None,
         };
-        let outer = if across { &common[..common.len() - 1] } else { &common[..] };
-        for dim in outer {
+        for dim in common.iter().filter(|&dim| inner.as_ref() != Some(dim)) {
             if !self.try_hoist(kernel, stmts, dim)? {
                 return self.each_by_itself(kernel, stmts);
             }
         }
-        match common.last() {
-            Some(last) if across => self.across(kernel, stmts, last),
-            Some(_) | None => self.each_by_itself(kernel, stmts),
+        match inner {
+            Some(dim) => self.across(kernel, stmts, &dim),
+            None => self.each_by_itself(kernel, stmts),
         }
     }
 
@@ -186,8 +186,10 @@ impl Scheduler<'_> {
             }
             return Ok(());
         }
-        self.loops_over_rest(kernel, stmt, &last.name)?;
-        self.across(kernel, &[stmt.to_owned()], &last.name)
+        let dims: Vec<String> = data.dims.iter().map(|d| d.name.clone()).collect();
+        let inner = self.contiguous_dim(kernel, &[stmt.to_owned()], &dims)?.unwrap_or(last.name);
+        self.loops_over_rest(kernel, stmt, &inner)?;
+        self.across(kernel, &[stmt.to_owned()], &inner)
     }
 
     /// Plain loops around one statement: every dimension, one point at a time.

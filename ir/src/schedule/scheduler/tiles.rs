@@ -27,8 +27,8 @@ const LOAD_PRESSURE_CYCLES: f64 = 0.05;
 /// Cycles of one step of the reduced dimension for a tile of `m × n` elements.
 pub fn step_cycles(unit: &MacUnit, m: u64, n: u64) -> f64 {
     let lanes = unit.lanes;
-    // A rest narrower than a vector runs element by element.
-    let columns = (n / lanes + n % lanes) as f64;
+    // A rest narrower than a vector runs element by element, unless there are masks.
+    let columns = if unit.masked { n.div_ceil(lanes) } else { n / lanes + n % lanes } as f64;
     let macs = m as f64 * columns;
     let loads = columns + m as f64 / unit.scalars_per_load as f64;
     let limit = (macs / unit.mac_per_cycle).max(loads / unit.loads_per_cycle).max(MAC_LATENCY_CYCLES);
