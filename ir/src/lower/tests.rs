@@ -155,8 +155,8 @@ fn depthwise_convolution_has_no_division() {
         lowered(&g),
         [
             "conv_0.init d0:1 d1:8 d2:5 d3:6: out[d0, d1, d2, d3] <-",
-            "conv_0.mma d0:1 d1:8 d2:5 d3:6 k0:1 k1:3 k2:3: \
-             out[d0, d1, d2, d3] += x[d0, d1, 2*d2 + k1 - 1, d3 + 2*k2] fill * w[d1, k0, k1, k2]",
+            "conv_0.mma d0:1 d1:8 d2:5 d3:6 k0:3 k1:3 k2:1: \
+             out[d0, d1, d2, d3] += x[d0, d1, 2*d2 + k0 - 1, d3 + 2*k1] fill * w[d1, 0, k0, k1]",
             "conv_0.bias d0:1 d1:8 d2:5 d3:6: out[d0, d1, d2, d3] <- out[d0, d1, d2, d3] bias[d1]",
         ]
     );
@@ -172,7 +172,7 @@ fn grouped_convolution_finds_its_channels() {
     g.add_output("y", y);
     assert_eq!(
         lowered(&g)[1],
-        "conv_0.mma d0:1 d1:4 d2:10 k0:3 k1:1: y[d0, d1, d2] += x[d0, k0 + 3*((d1) / 2), d2] * w[d1, k0, k1]"
+        "conv_0.mma d0:1 d1:4 d2:10 k0:1 k1:3: y[d0, d1, d2] += x[d0, k1 + 3*((d1) / 2), d2] * w[d1, k1, 0]"
     );
 }
 
