@@ -450,6 +450,61 @@ fn gathers_count_negative_positions_from_the_end() {
 }
 
 #[test]
+fn scatters_combine_in_order() {
+    for op in [None, Some(Combine::Add), Some(Combine::Mul), Some(Combine::Max), Some(Combine::Min)] {
+        for (dtype, by, exec) in [
+            (DType::F32, DType::I32, Exec::Unroll),
+            (DType::F32, DType::I64, Exec::Vector),
+            (DType::I64, DType::I32, Exec::Unroll),
+            (DType::U8, DType::I64, Exec::Unroll),
+        ] {
+            let mut b = Build::default();
+            let x = b.input(noise(&[5, 8], dtype));
+            let updates = b.input(noise(&[6, 8], dtype));
+            // Rows meet, so that the order shows.
+            let positions: Vec<u8> =
+                [0i64, -1, 0, 3, -5, 3].iter().flat_map(|i| i.to_le_bytes()[..by.bytes() as usize].to_vec()).collect();
+            let index = b.input(Tensor::new(TensorType::new(by, [6]).unwrap(), positions.into()).unwrap());
+            let out = b.output(dtype, &[5, 8]);
+            let at = |buffer| Access::new(buffer, vec![d(0), d(1)]);
+            let copy = b.stmt(&[(5, Exec::Unroll), (8, Exec::Unroll)], StmtOp::Copy { dst: at(out), src: at(x) });
+            let i = b.loop_(3, LoopKind::Sequential);
+            let row = Affine::of_loop(i).scale(2).add(&d(0));
+            let scatter = StmtOp::Scatter {
+                dst: Access::new(out, vec![Affine::constant(0), d(1)]),
+                op,
+                src: Access::new(updates, vec![row.clone(), d(1)]),
+                index: Access::new(index, vec![row]),
+                axis: 0,
+            };
+            let scatter = b.stmt(&[(2, Exec::Unroll), (8, exec)], scatter);
+            b.program.steps.push(Step::Check { buffer: index, bound: 5 });
+            b.check(&format!("scatter {op:?} {dtype} by {by}"), vec![copy, Item::Loop(i, vec![scatter])], false);
+        }
+    }
+}
+
+#[test]
+fn maps_see_what_they_wrote() {
+    for (outer, inner) in [(1, 12), (4, 3), (12, 1)] {
+        let mut b = Build::default();
+        let x = b.input(noise(&[12, 2], DType::F32));
+        let out = b.output(DType::F32, &[12, 2]);
+        let i = b.loop_(outer, LoopKind::Sequential);
+        let at = Affine::of_loop(i).scale(inner as i64).add(&d(0));
+        let mut value = Expr::default();
+        let mut before = Access::new(out, vec![at.add_constant(-1), d(1)]);
+        before.fill = Some(Scalar::f32(0.5));
+        let before = value.push(Inst::Load(before));
+        let term = value.push(Inst::Load(Access::new(x, vec![at.clone(), d(1)])));
+        value.push(Inst::Binary(ScalarBinary::Add, before, term));
+        let dst = Access::new(out, vec![at, d(1)]);
+        let sum = b.stmt(&[(inner, Exec::Unroll), (2, Exec::Unroll)], StmtOp::Map { dst, value });
+        b.check(&format!("running sum, {outer} x {inner}"), vec![Item::Loop(i, vec![sum])], false);
+    }
+}
+
+#[test]
 fn indices_out_of_range_end_the_run() {
     use aic_cpu::jit::{Jit, RunError};
     use aic_cpu::status::Status;

@@ -49,7 +49,7 @@ pub(super) fn remainder(expr: &mut Expr, dtype: DType, a: ExprRef, b: ExprRef) -
     let fraction = binary(expr, ScalarBinary::Mul, m, unit);
     let position = wide(expr, fields.mantissa);
     let power = binary(expr, ScalarBinary::Shl, e_b, position);
-    let power = fields.from_bits(expr, power);
+    let power = fields.number(expr, power);
     let magnitude = binary(expr, ScalarBinary::Mul, fraction, power);
     let magnitude = expr.push(Inst::Select(is_smaller, large, magnitude));
     let (nothing, infinity) = (float(expr, dtype, 0.0), float(expr, dtype, f64::INFINITY));
@@ -70,7 +70,7 @@ pub(super) fn remainder(expr: &mut Expr, dtype: DType, a: ExprRef, b: ExprRef) -
 impl Fields {
     /// Mantissa and exponent, as it is stored but at least 1, of a magnitude, both `u64`. Of infinities and NaN, anything.
     fn split(&self, expr: &mut Expr, x: ExprRef) -> (ExprRef, ExprRef) {
-        let bits = self.to_bits(expr, x);
+        let bits = self.bits(expr, x);
         let position = wide(expr, self.mantissa);
         let stored = binary(expr, ScalarBinary::Shr, bits, position);
         let one = wide(expr, 1);
@@ -83,7 +83,7 @@ impl Fields {
         (binary(expr, ScalarBinary::Or, fraction, hidden), exponent)
     }
 
-    fn to_bits(&self, expr: &mut Expr, x: ExprRef) -> ExprRef {
+    fn bits(&self, expr: &mut Expr, x: ExprRef) -> ExprRef {
         if self.float == DType::F64 {
             return expr.push(Inst::Bitcast(DType::U64, x));
         }
@@ -91,7 +91,7 @@ impl Fields {
         expr.push(Inst::Cast(DType::U64, bits))
     }
 
-    fn from_bits(&self, expr: &mut Expr, bits: ExprRef) -> ExprRef {
+    fn number(&self, expr: &mut Expr, bits: ExprRef) -> ExprRef {
         if self.float == DType::F64 {
             return expr.push(Inst::Bitcast(DType::F64, bits));
         }

@@ -49,7 +49,7 @@ impl Code {
         let t = self.div(numerator, denominator);
         // pi/2 in two parts; halves of them are those of pi/4.
         let (half_turn, rest) = match self.format {
-            Format::Single => (f64::from(std::f32::consts::FRAC_PI_2), -4.371_139_000_186_241_4e-8),
+            Format::Single => (f64::from(std::f32::consts::FRAC_PI_2), -4.371_139_000_186_241e-8),
             Format::Double => (std::f64::consts::FRAC_PI_2, 6.123_233_995_736_766e-17),
         };
         let mut parts = [half_turn, rest].map(|part| {

@@ -416,3 +416,54 @@ fn damaged_programs_do_not_panic() {
     }
     assert!(passed > 100, "{passed}");
 }
+
+/// A copy and a scatter of rows to it.
+const SCATTER: &str = r#"program "scatter" {
+  b0 "x": f32[4, 8] = input 0
+  b1 "ids": i64[3] = input 1
+  b2 "u": f32[3, 8] = input 2
+  b3 "y": f32[4, 8] = output 0
+  inputs [b0, b1, b2]
+  outputs [b3]
+  check b1 < 4
+  kernel k {
+    copy copy [d0:4, d1:8] b3[d0, d1] = b0[d0, d1]
+    scatter scatter [k0:3, k1:8v] b3[0, k1] axis 0 at b1[k0] = add b2[k0, k1]
+  }
+}
+"#;
+
+#[test]
+fn scatters_need_what_they_could_write() {
+    let check = |from: &str, to: &str| {
+        assert!(SCATTER.contains(from), "{from}");
+        let program = Program::parse(&SCATTER.replacen(from, to, 1), None).unwrap_or_else(|e| panic!("{to}: {e}"));
+        verify(&program).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
+    };
+    assert_eq!(check("add b2", "add b2"), "");
+    assert_eq!(check("add b2", "b2"), "");
+    let scatter = |rule: &str| format!("kernel k: s1 \"scatter\": {rule}");
+    let unwritten = scatter("b3 is read where it may not have been written");
+    assert_eq!(
+        check("copy copy [d0:4", "copy copy [d0:3"),
+        format!("{unwritten}\nb3 \"y\": not every element is proved to be written")
+    );
+    assert_eq!(
+        check("check b1 < 4", "check b1 < 5"),
+        scatter("the indices in b1 are not proved to be below 4: no check, or it comes too early")
+    );
+    assert_eq!(
+        check("b3[0, k1] axis", "b3[1, k1] axis"),
+        scatter("the coordinate that data replaces must be written as 0")
+    );
+    assert_eq!(check("axis 0 at", "axis 2 at"), scatter("b3 has no axis 2 that data could index"));
+    assert_eq!(check("k0:3, k1:8v", "k0:3v, k1:8"), scatter("lanes of `k0` write the same element of b3"));
+    let in_loop = |kind: &str, var: &str| {
+        let body = format!(
+            "{kind} r 4 {{\n      scatter scatter [k0:3, k1:2] b3[0, {var}] axis 0 at b1[k0] = b2[k0, {var}]\n    }}"
+        );
+        check("scatter scatter [k0:3, k1:8v] b3[0, k1] axis 0 at b1[k0] = add b2[k0, k1]", &body)
+    };
+    assert_eq!(in_loop("parallel", "2*r + k1"), "");
+    assert_eq!(in_loop("parallel", "k1"), "kernel k: l0 \"r\": iterations may touch the same elements of b3");
+}
