@@ -131,6 +131,17 @@ fn directions_and_lengths() {
 }
 
 #[test]
+fn sequences_without_steps_end_at_zero() {
+    let mut model = layer("LSTM", 4, 1, Some([0, 1]), vec![]).floats("one", &[1, 2, 1], &[1.0, 1.0]);
+    model.graph().node[0].input.extend(["one".to_owned(), "one".to_owned()]);
+    let (y, h) = run(&model);
+    assert_eq!((y[0], h[0]), (0.0, 0.0));
+    let gate = 0.5 * f64::from(X[1]) + 0.25 + 0.3;
+    let cell = sigmoid(gate) + sigmoid(gate) * gate.tanh();
+    assert_close(&h[1..], &[sigmoid(gate) * cell.tanh()]);
+}
+
+#[test]
 fn activations_take_their_parameters_in_order() {
     let attributes = || {
         vec![

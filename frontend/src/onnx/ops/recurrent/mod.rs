@@ -150,11 +150,18 @@ fn import_wide(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason
     if let Some(b) = b {
         expect(c, b, "B", &[count, rows.saturating_mul(2)])?;
     }
+    let lengths = c.optional(LENGTHS);
+    let mask = match lengths {
+        Some(lengths) => mask(c, lengths, steps, batch)?,
+        None => None,
+    };
     let mut states = Vec::new();
     for (index, what) in [(5, "the initial state"), (6, "the initial cell")].into_iter().take(cell.states()) {
         let state = match c.optional(index) {
-            Some(state) if batch_first => swap(c, state, 3)?,
-            Some(state) => state,
+            Some(state) => {
+                let state = if batch_first { swap(c, state, 3)? } else { state };
+                started(c, state, lengths)?
+            }
             None => {
                 let dtype = c.dtype(x);
                 let zero = c.scalar(dtype, 0.0)?;
@@ -171,10 +178,6 @@ fn import_wide(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason
     let clip = match c.optional_float("clip")? {
         Some(clip) if clip > 0.0 => Some(f64::from(clip)),
         Some(clip) => return Err(format!("clip = {clip} is not supported").into()),
-        None => None,
-    };
-    let mask = match c.optional(LENGTHS) {
-        Some(lengths) => mask(c, lengths, steps, batch)?,
         None => None,
     };
     let stacked = c.node.output.first().is_some_and(|name| !name.is_empty());
@@ -234,6 +237,19 @@ fn swap(c: &mut Builder, x: Value, rank: usize) -> Result<Value, Reason> {
     let mut perm: Vec<usize> = (0..rank).collect();
     perm.swap(0, 1);
     c.emit(Op::Transpose { perm }, &[x])
+}
+
+/// The initial state, but 0 for sequences without steps: their last state is 0 in all runtimes.
+fn started(c: &mut Builder, state: Value, lengths: Option<Value>) -> Result<Value, Reason> {
+    let Some(lengths) = lengths.filter(|&l| c.index_range(l).is_none_or(|(least, _)| least < 1)) else {
+        return Ok(state);
+    };
+    let dtype = c.dtype(lengths);
+    let none = c.scalar(dtype, 0.0)?;
+    let any = c.binary(BinaryOp::Lt, none, lengths)?;
+    let any = c.reshape(any, [c.graph.ty(lengths).elems(), 1])?;
+    let zero = c.scalar(c.dtype(state), 0.0)?;
+    c.emit(Op::Select, &[any, state, zero])
 }
 
 /// Which steps each sequence has, `[T, B, 1]`; `None` if it is known that all have all.
