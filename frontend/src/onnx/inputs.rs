@@ -19,11 +19,26 @@ pub(super) fn input_info(input: &ValueInfoProto) -> Result<InputInfo, Reason> {
     Ok(InputInfo { name: input.name.clone(), dtype, dims })
 }
 
-/// Negative numbers are written by some tools for unknown sizes.
+/// Negative numbers are written by some tools for unknown sizes; others, Paddle's exporter among them, call every unknown
+/// size `?`, which makes them no more equal than sizes without a name.
 fn dim(proto: &DimensionProto) -> Dim {
     match (proto.dim_value.map(u64::try_from), proto.dim_param.as_deref()) {
         (Some(Ok(size)), _) => Dim::Fixed(size),
-        (_, Some(symbol)) if !symbol.is_empty() => Dim::Symbol(symbol.to_owned()),
+        (_, Some(symbol)) if !symbol.is_empty() && symbol != "?" => Dim::Symbol(symbol.to_owned()),
         _ => Dim::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_marks_are_no_symbols() {
+        let named = |name: &str| dim(&DimensionProto { dim_value: None, dim_param: Some(name.to_owned()) });
+        assert_eq!(named("?"), Dim::Unknown);
+        assert_eq!(named(""), Dim::Unknown);
+        assert_eq!(named("batch"), Dim::Symbol("batch".to_owned()));
+        assert_eq!(dim(&DimensionProto { dim_value: Some(-1), dim_param: None }), Dim::Unknown);
     }
 }
