@@ -139,6 +139,11 @@ fn sequences_without_steps_end_at_zero() {
     let gate = 0.5 * f64::from(X[1]) + 0.25 + 0.3;
     let cell = sigmoid(gate) + sigmoid(gate) * gate.tanh();
     assert_close(&h[1..], &[sigmoid(gate) * cell.tanh()]);
+    let mut none = layer("GRU", 3, 1, None, vec![]);
+    none.graph().input[0] = value_info("x", FLOAT, &["0", "2", "1"]);
+    let graph = none.read().expect("a good model");
+    assert_eq!(graph.ty(graph.outputs[0].value).shape(), [0, 1, 2, 1]);
+    assert_eq!(evaluate(&graph, &[f32s(&[0, 2, 1], &[])], 1), [0.0, 0.0]);
 }
 
 #[test]

@@ -143,9 +143,6 @@ fn import_wide(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason
     if c.int("hidden_size")?.is_some_and(|n| u64::try_from(n) != Ok(hidden)) {
         return Err(format!("hidden_size is not {hidden}, which the weights have").into());
     }
-    if steps == 0 {
-        return Err("a sequence without steps is not supported".into());
-    }
     let b = c.optional(3);
     if let Some(b) = b {
         expect(c, b, "B", &[count, rows.saturating_mul(2)])?;
@@ -180,6 +177,18 @@ fn import_wide(c: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<Value>, Reason
         Some(clip) => return Err(format!("clip = {clip} is not supported").into()),
         None => None,
     };
+    if steps == 0 {
+        // As for single sequences without steps.
+        let (output, state) = match batch_first {
+            false => (vec![0, count, batch, hidden], vec![count, batch, hidden]),
+            true => (vec![batch, 0, count, hidden], vec![batch, count, hidden]),
+        };
+        let dtype = c.dtype(x);
+        let zero = c.scalar(dtype, 0.0)?;
+        let output = c.emit(Op::Expand { shape: output }, &[zero])?;
+        let state = c.emit(Op::Expand { shape: state }, &[zero])?;
+        return Ok(std::iter::once(output).chain(std::iter::repeat_n(state, cell.states())).collect());
+    }
     let stacked = c.node.output.first().is_some_and(|name| !name.is_empty());
     let layer = Layer { cell, clip, sizes: [steps, batch, hidden], x, mask, stacked };
 
