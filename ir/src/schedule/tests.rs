@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::graph::{BinaryOp, ConvAttrs, GeluKind, Graph, Op, PoolAttrs, PoolKind, ReduceOp, UnaryOp, Value};
-use crate::machine::{Machine, Target, builtin};
+use crate::machine::{BUILTIN_NAMES, Machine, Target, builtin};
 use crate::tile::{KernelData, Program, Space, Storage, interp};
 use crate::types::{DType, Tensor, TensorType};
 
@@ -64,19 +64,24 @@ impl Build {
     }
     /// Schedules at every level and compares with the naive program.
     fn check(self) -> Scheduled {
+        self.check_on(&target())
+    }
+    /// The same for a machine.
+    fn check_on(self, target: &Cpu) -> Scheduled {
         let noise = |(i, &v): (usize, &Value)| noise(self.graph.ty(v).shape(), 1000 + i as u64);
         let inputs: Vec<Tensor> = self.graph.inputs.iter().enumerate().map(noise).collect();
-        check_graph(&self.graph, &inputs, 0)
+        check_graph(&self.graph, &inputs, 0, target)
     }
 }
 
-fn check_graph(graph: &Graph, inputs: &[Tensor], seed: u64) -> Scheduled {
+fn check_graph(graph: &Graph, inputs: &[Tensor], seed: u64, target: &Cpu) -> Scheduled {
     let naive = crate::lower::lower(graph).unwrap();
     let expected = interp::run(&naive, inputs).unwrap();
     let mut full = None;
     for level in [Level::Naive, Level::Tiled, Level::Small, Level::Full] {
-        let scheduled = schedule(&naive, &target(), &Options { level }).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        crate::tile::verify::verify(&scheduled.program).unwrap_or_else(|e| panic!("seed {seed} {level:?}: {e}"));
+        let scheduled = schedule(&naive, target, &Options { level }).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        crate::tile::verify::verify_for(&scheduled.program, &target.0)
+            .unwrap_or_else(|e| panic!("seed {seed} {level:?}: {e}"));
         let actual = interp::run(&scheduled.program, inputs).unwrap();
         for (a, e) in actual.iter().zip(&expected) {
             for i in 0..e.ty().elems() {
@@ -86,7 +91,7 @@ fn check_graph(graph: &Graph, inputs: &[Tensor], seed: u64) -> Scheduled {
             }
         }
         let text = scheduled.schedule.to_string();
-        let again = apply(&naive, &Schedule::parse(&text).unwrap(), &target()).unwrap();
+        let again = apply(&naive, &Schedule::parse(&text).unwrap(), target).unwrap();
         assert_eq!(again, scheduled.program);
         full = Some(scheduled);
     }
@@ -135,6 +140,26 @@ fn epilogues_join_and_accumulators_live_in_registers() {
     }
     assert!(s.schedule.to_string().lines().any(|l| l.starts_with("vectorize") && l.ends_with("mma.d2")));
     assert!(s.costs.iter().all(|c| c.seconds > 0.0));
+}
+
+#[test]
+fn long_epilogues_fit_the_registers_of_every_machine() {
+    // A convolution of 1 x 1 and a hard swish: three tiles of the result are alive at once.
+    for machine in BUILTIN_NAMES {
+        let mut b = Build::new();
+        let x = b.input(&[1, 16, 12, 24]);
+        let w = b.constant(&[32, 16, 1, 1]);
+        let attrs = ConvAttrs { strides: vec![1; 2], dilations: vec![1; 2], pads: vec![(0, 0); 2], groups: 1 };
+        let x = b.op(Op::Conv(attrs), &[x, w]);
+        let mut gate = x;
+        for (op, by) in [(BinaryOp::Add, 3.0), (BinaryOp::Max, 0.0), (BinaryOp::Min, 6.0), (BinaryOp::Div, 6.0)] {
+            let by = b.graph.add_const(format!("{by}"), Tensor::scalar_f32(by));
+            gate = b.op(Op::Binary(op), &[gate, by]);
+        }
+        let y = b.op(Op::Binary(BinaryOp::Mul), &[x, gate]);
+        b.output(y);
+        b.check_on(&Cpu(builtin(machine).unwrap()));
+    }
 }
 
 #[test]
@@ -243,7 +268,7 @@ fn concatenations_of_equal_parts() {
 fn random_graphs_at_every_level() {
     for seed in 0..60 {
         let (graph, inputs) = crate::testing::random_graph(seed, 8);
-        check_graph(&graph, &inputs, seed);
+        check_graph(&graph, &inputs, seed, &target());
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) use tiles::step_cycles;
 use super::apply::{apply_directive, kernel_named};
 use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
 use crate::machine::Target;
+use crate::tile::verify::register_bytes;
 use crate::tile::{Affine, Buffer, Item, KernelData, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash};
 
 /// How much the scheduler does.
@@ -262,16 +263,18 @@ impl Scheduler<'_> {
         Ok(common.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Moves what only this kernel uses out of the arena: to registers where every element has a fixed one and the tile is
-    /// small, else to scratch memory.
+    /// Moves what only this kernel uses out of the arena: to registers where every element has a fixed one and there is room
+    /// beside those before it, else to scratch memory.
     fn place_temporaries(&mut self, kernel: &str) -> Result<(), ScheduleError> {
         let data = self.data(kernel)?;
         let own: Vec<Buffer> =
             data.buffers().into_iter().filter(|&b| self.program.buffers[b].storage == Storage::Temp).collect();
         for b in own {
             let info = &self.program.buffers[b];
-            let fits = info.layout.elems() * info.dtype.bytes()
-                <= self.target.machine().vector_registers * self.target.machine().vector_bytes;
+            let in_registers = |x| x == b || self.program.buffers[x].storage == Storage::Local(Space::Reg);
+            let limit = self.target.machine().vector_registers * self.target.machine().vector_bytes;
+            let small = info.layout.elems() * info.dtype.bytes() <= limit;
+            let fits = small && register_bytes(&self.program, self.data(kernel)?, &in_registers) <= limit;
             let buffer = info.name.clone();
             let place = |space| Directive::Place { kernel: kernel.to_owned(), buffer: buffer.clone(), space };
             if !(fits && self.attempt(place(Space::Reg)).is_ok()) {

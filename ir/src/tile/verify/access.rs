@@ -1,7 +1,9 @@
 //! Rules 7 to 10: coordinates, fill values, and what may be written or held in registers.
 
 use super::{Placed, Rule, Verifier};
-use crate::tile::{Access, Affine, Atom, Buffer, KernelData, LoopKind, Space, StmtData, Storage, Var};
+use crate::tile::{
+    Access, Affine, Atom, Buffer, KernelData, Loop, LoopKind, Program, Space, Stmt, StmtData, Storage, Var,
+};
 
 /// Most points for which coordinates are evaluated one by one where their ranges are not enough.
 const MAX_EVALUATED: u64 = 1 << 16;
@@ -105,37 +107,36 @@ impl Verifier<'_> {
             self.report_stmt(kernel, p.stmt, Rule::RegisterIndex { buffer, by });
         }
     }
+}
 
-    /// Bytes of registers alive at once: each buffer from the first to the last statement that touches it, and over the
-    /// whole of a loop if it is touched both inside and outside.
-    pub(super) fn register_bytes(&self, kernel: &KernelData, placed: &[Placed]) -> u64 {
-        let in_registers = |b: &Buffer| self.program.buffers[*b].storage == Storage::Local(Space::Reg);
-        let mut change = vec![0i64; placed.len() + 1];
-        for b in kernel.buffers().into_iter().filter(in_registers) {
-            let touches = |p: &Placed| kernel.stmts[p.stmt].touches(b);
-            let Some(mut first) = placed.iter().position(touches) else { continue };
-            let Some(mut last) = placed.iter().rposition(touches) else { continue };
-            let (start, end) = (first, last);
-            for p in [&placed[start], &placed[end]] {
-                for l in &p.around {
-                    let inside = |q: &Placed| q.around.contains(l);
-                    if !(inside(&placed[start]) && inside(&placed[end])) {
-                        first = first.min(placed.iter().position(inside).unwrap_or(first));
-                        last = last.max(placed.iter().rposition(inside).unwrap_or(last));
-                    }
-                }
+/// Bytes of registers alive at once, if these buffers are in registers: each from the first to the last statement that
+/// touches it, and over the whole of a loop if it is touched both inside and outside.
+pub fn register_bytes(program: &Program, kernel: &KernelData, in_registers: &dyn Fn(Buffer) -> bool) -> u64 {
+    let stmts = kernel.stmts_in_order();
+    let around: Vec<Vec<Loop>> = stmts.iter().map(|&s| kernel.locate(s).unwrap_or_default().1).collect();
+    let mut change = vec![0i64; stmts.len() + 1];
+    for b in kernel.buffers().into_iter().filter(|b| in_registers(*b)) {
+        let touches = |s: &Stmt| kernel.stmts[*s].touches(b);
+        let Some(mut first) = stmts.iter().position(touches) else { continue };
+        let Some(mut last) = stmts.iter().rposition(touches) else { continue };
+        let (start, end) = (first, last);
+        for l in around[start].iter().chain(&around[end]) {
+            let inside = |loops: &Vec<Loop>| loops.contains(l);
+            if !(inside(&around[start]) && inside(&around[end])) {
+                first = first.min(around.iter().position(inside).unwrap_or(first));
+                last = last.max(around.iter().rposition(inside).unwrap_or(last));
             }
-            let bytes = self.program.buffers[b].bytes() as i64;
-            change[first] += bytes;
-            change[last + 1] -= bytes;
         }
-        let mut alive = 0i64;
-        let most = change.iter().map(|c| {
-            alive += c;
-            alive
-        });
-        most.max().unwrap_or(0).max(0) as u64
+        let bytes = program.buffers[b].bytes() as i64;
+        change[first] += bytes;
+        change[last + 1] -= bytes;
     }
+    let mut alive = 0i64;
+    let most = change.iter().map(|c| {
+        alive += c;
+        alive
+    });
+    most.max().unwrap_or(0).max(0) as u64
 }
 
 /// Smallest and largest value over all points, if they are few.

@@ -59,6 +59,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Buffer, Kernel, KernelData, Loop, Program, Space, Step, Stmt, StmtOp, Storage};
 use crate::machine::Machine;
+pub use access::register_bytes;
 pub use error::{Rule, VerifyError, VerifyErrors};
 
 /// What is known of a verified program.
@@ -192,7 +193,8 @@ impl<'a> Verifier<'a> {
         }
         info.bytes_read = self.touched(kernel, placed, false);
         info.bytes_written = self.touched(kernel, placed, true);
-        info.register_bytes = self.register_bytes(kernel, placed);
+        let in_registers = |b: Buffer| *storage(b) == Storage::Local(Space::Reg);
+        info.register_bytes = register_bytes(self.program, kernel, &in_registers);
         if let Some(machine) = machine {
             let limit = machine.vector_registers * machine.vector_bytes;
             if info.register_bytes > limit {
