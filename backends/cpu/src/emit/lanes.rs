@@ -5,16 +5,20 @@
 //! spread: a quarter of the loads, and no register for the copy. Only what the tile multiplies is loaded.
 
 use aic_ir::machine::Arch;
+use aic_ir::tile::Buffer;
 use aic_ir::types::DType;
 use cranelift_codegen::ir::types::{F32X4, I8X16};
 use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Value};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::address::Terms;
 use super::kernel::Emitter;
 use super::statement::Multiply;
 use super::types::LANES;
 use super::values::{Chunk, Operand, Val};
+
+/// Registers for what a step loads and uses at once.
+const STREAMING_REGISTERS: u64 = 3;
 
 /// Elements of an operand that are read as lanes: by their place, the point of the vector's first element, and the lane.
 pub(super) type Quads = FxHashMap<(Terms, i64), (Vec<i64>, usize)>;
@@ -57,9 +61,9 @@ impl Emitter<'_, '_> {
         Ok(Val { value: self.spread_lane(vector, *lane), wide: true })
     }
 
-    /// Before a step of a tile whose accumulators are in registers, forgets loads that it does not use, if there are more than
-    /// registers: loading them again later is cheaper than storing them now. (Where factors are no lanes, loads are operands of
-    /// the multiply-adds.)
+    /// Before a step of a tile whose accumulators are in registers, forgets loads that do not fit beside them: loading them
+    /// again is cheaper than storing them. Those go first that the step does not use, then the latest. (Where factors are no
+    /// lanes, loads are operands of the multiply-adds.)
     pub(super) fn forget_what_rests(
         &mut self,
         step: &Multiply,
@@ -67,19 +71,28 @@ impl Emitter<'_, '_> {
         accumulators: usize,
     ) {
         let machine = &self.target.machine;
-        if !machine.mac_by_lane || (self.memo.loads.len() + accumulators) as u64 <= machine.vector_registers {
+        let room = machine.vector_registers.saturating_sub(accumulators as u64 + STREAMING_REGISTERS);
+        if !machine.mac_by_lane || self.memo.loads.len() as u64 <= room {
             return;
         }
-        let mut used = FxHashSet::default();
+        // Whether each element that is used is in a quad.
+        let mut used = FxHashMap::default();
         for at in points {
             for (op, quads) in [(&step.a, &step.a_quads), (&step.b, &step.b_quads)] {
                 let (terms, constant, _) = self.place(op, &at);
                 let key = (terms, constant);
-                let lane = quads.get(&key).map_or(0, |(_, lane)| *lane as i64);
-                used.insert((op.buffer, key.0, constant - lane));
+                let lane = quads.get(&key).map(|(_, lane)| *lane as i64);
+                used.insert((op.buffer, key.0, constant - lane.unwrap_or(0)), lane.is_some());
             }
         }
-        self.memo.loads.retain(|(buffer, terms, constant, _), _| used.contains(&(*buffer, terms.clone(), *constant)));
+        let loads = &mut self.memo.loads;
+        loads.retain(|(buffer, terms, constant, _), _| used.contains_key(&(*buffer, terms.clone(), *constant)));
+        let in_quad = |key: &(Buffer, Terms, i64, bool)| used.get(&(key.0, key.1.clone(), key.2)) == Some(&true);
+        let mut single: Vec<Value> = loads.iter().filter(|(key, _)| !in_quad(key)).map(|(_, &v)| v).collect();
+        let quads = loads.len() - single.len();
+        single.sort_unstable();
+        single.truncate((room as usize).saturating_sub(quads));
+        loads.retain(|key, v| in_quad(key) || single.binary_search(v).is_ok());
     }
 
     /// One lane in all lanes: the form that the code generator folds into multiply-adds.
