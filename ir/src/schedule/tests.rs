@@ -264,6 +264,43 @@ fn concatenations_of_equal_parts() {
     }
 }
 
+/// A graph over one tensor, with noise for it.
+fn of_one_tensor(dtype: DType, shape: &[u64], op: Op) -> (Graph, Vec<Tensor>) {
+    let ty = TensorType::new(dtype, shape).unwrap();
+    let mut graph = Graph::new("one");
+    let x = graph.add_input("x", ty.clone());
+    for (i, y) in graph.add_node_of_many("y", op, &[x]).unwrap().into_iter().enumerate() {
+        graph.add_output(format!("y{i}"), y);
+    }
+    (graph, vec![crate::testing::Rng::new(7).tensor(&ty, 2.0)])
+}
+
+#[test]
+fn points_that_depend_on_each_other_keep_their_order() {
+    for dtype in [DType::F32, DType::F64, DType::I64, DType::U8] {
+        for shape in [&[37][..], &[3, 18], &[1, 5, 4], &[6, 1, 20], &[2, 0, 3]] {
+            for axis in 0..shape.len() {
+                let n: u64 = shape[axis];
+                for k in [n, n.div_ceil(3), 1.min(n)] {
+                    let (graph, inputs) = of_one_tensor(dtype, shape, Op::TopK { k, axis, largest: k % 2 == 1 });
+                    check_graph(&graph, &inputs, k);
+                }
+                for reverse in [false, true] {
+                    let sum = Op::CumSum { axis, exclusive: reverse == (axis == 0), reverse };
+                    let (graph, inputs) = of_one_tensor(dtype, shape, sum);
+                    check_graph(&graph, &inputs, axis as u64);
+                }
+            }
+        }
+    }
+    let (graph, _) = of_one_tensor(DType::I64, &[37], Op::TopK { k: 20, axis: 0, largest: true });
+    let naive = crate::lower::lower(&graph).unwrap();
+    let hash = crate::tile::hash::program_hash(&naive);
+    let text = format!("schedule for #{hash:x}\nsplit top_k_0 insert.k1 by 1 -> i\n");
+    let error = apply(&naive, &Schedule::parse(&text).unwrap(), &target()).unwrap_err().to_string();
+    assert!(error.contains("points of `insert` depend on each other along `k0`, which `k1` would pass"), "{error}");
+}
+
 #[test]
 fn random_graphs_at_every_level() {
     for seed in 0..60 {

@@ -60,6 +60,9 @@ pub(super) fn pad(program: &mut Program, buffer: &str, border: &[(u64, u64)], va
     for &k in &kernels {
         let data = &program.kernels[k];
         for s in data.stmts_in_order() {
+            if data.stmts[s].data_coordinate().is_some_and(|coordinate| coordinate.access.buffer == b) {
+                return fail(format!("is indexed by data in `{}`", data.stmts[s].name));
+            }
             let other = |a: &&Access| a.buffer == b && a.fill.is_some_and(|fill| fill != value);
             if data.stmts[s].reads().iter().any(other) {
                 return fail(format!("has another value around it in `{}`", data.stmts[s].name));

@@ -187,7 +187,9 @@ impl Scheduler<'_> {
             return Ok(());
         }
         let dims: Vec<String> = data.dims.iter().map(|d| d.name.clone()).collect();
-        let inner = self.contiguous_dim(kernel, &[stmt.to_owned()], &dims)?.unwrap_or(last.name);
+        // Points that depend on each other keep their order.
+        let inner = if data.carries() { None } else { self.contiguous_dim(kernel, &[stmt.to_owned()], &dims)? };
+        let inner = inner.unwrap_or(last.name);
         self.loops_over_rest(kernel, stmt, &inner)?;
         self.across(kernel, &[stmt.to_owned()], &inner)
     }
