@@ -5,7 +5,7 @@ use aic_ir::types::DType;
 
 use super::accept::{FLOATS, NUMBERS, SIGNED, WIDE};
 use super::elementwise::unary;
-use super::trigonometry::{composed, expm1, log1p};
+use super::trigonometry::composed;
 use super::{OpRule, rule};
 use crate::builder::{Builder, Reason};
 use crate::onnx::context::NodeContext;
@@ -26,10 +26,10 @@ pub(super) const RULES: &[OpRule] = &[
     rule("HardSigmoid", (1, 1), &["alpha", "beta"], "floats", |c| {
         let x = c.operand(0)?;
         let (alpha, beta) = (c.float("alpha", 0.2)?, c.float("beta", 0.5)?);
-        hard_sigmoid(c, x, f64::from(alpha), f64::from(beta))
+        c.in_f32(x, |c, x| hard_sigmoid(c, x, f64::from(alpha), f64::from(beta)))
     })
     .types(FLOATS),
-    rule("HardSwish", (1, 1), &[], "floats", hard_swish).types(FLOATS).since(14),
+    rule("HardSwish", (1, 1), &[], "floats", |c| composed(c, hard_swish)).types(FLOATS).since(14),
     rule("Gelu", (1, 1), &["approximate"], "floats; by erf, or approximated by tanh", gelu).types(FLOATS).since(20),
 ];
 
@@ -63,7 +63,7 @@ fn prelu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
 /// `scale (e^min(x, 0) - 1)`, the exponential of what is not above 0 so that it stays finite.
 pub(super) fn below_zero(c: &mut Builder, x: Value, scale: f64) -> Result<Value, Reason> {
     let low = c.binary_scalar(BinaryOp::Min, x, 0.0)?;
-    let exp = expm1(c, low)?;
+    let exp = c.unary(UnaryOp::Expm1, low)?;
     c.binary_scalar(BinaryOp::Mul, exp, scale)
 }
 
@@ -83,7 +83,7 @@ fn celu(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let alpha = f64::from(c.float("alpha", 1.0)?);
     c.in_f32(x, |c, x| {
         let scaled = c.binary_scalar(BinaryOp::Div, x, alpha)?;
-        let exp = expm1(c, scaled)?;
+        let exp = c.unary(UnaryOp::Expm1, scaled)?;
         let curve = c.binary_scalar(BinaryOp::Mul, exp, alpha)?;
         let low = c.binary_scalar(BinaryOp::Min, curve, 0.0)?;
         let high = c.binary_scalar(BinaryOp::Max, x, 0.0)?;
@@ -108,7 +108,7 @@ pub(super) fn softplus(c: &mut Builder, x: Value) -> Result<Value, Reason> {
     let abs = c.unary(UnaryOp::Abs, x)?;
     let negative = c.unary(UnaryOp::Neg, abs)?;
     let exp = c.unary(UnaryOp::Exp, negative)?;
-    let log = log1p(c, exp)?;
+    let log = c.unary(UnaryOp::Log1p, exp)?;
     let high = c.binary_scalar(BinaryOp::Max, x, 0.0)?;
     c.binary(BinaryOp::Add, high, log)
 }
@@ -163,8 +163,7 @@ pub(super) fn hard_sigmoid(c: &mut Builder, x: Value, alpha: f64, beta: f64) -> 
     c.binary_scalar(BinaryOp::Max, low, 0.0)
 }
 
-fn hard_swish(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
-    let x = c.operand(0)?;
+fn hard_swish(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
     let gate = hard_sigmoid(c, x, f64::from(1.0f32 / 6.0), 0.5)?;
     c.binary(BinaryOp::Mul, x, gate)
 }

@@ -49,15 +49,18 @@ fn attention(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
         Some(scale) => scale,
         None => 1.0 / (depth as f32).sqrt(),
     };
+    // As an attribute of one operator the scale has 32 bits.
+    let exact = c.dtype(q) != DType::F64 || c.has_attribute("scale");
+    let wide_scale = if exact { f64::from(scale) } else { 1.0 / (depth as f64).sqrt() };
     let bias = bias(c, q, [queries, keys, past])?;
     let masked = c.optional(3).is_some();
     let (mut result, scores) = match (stage, cap) {
-        (None, None) => {
+        (None, None) if wide_scale == f64::from(scale) => {
             let mut operands = vec![q, all_k, all_v];
             operands.extend(bias);
             (c.emit(Op::Attention { scale }, &operands)?, None)
         }
-        _ => step_by_step(c, [q, all_k, all_v], scale, bias.map(|bias| (bias, masked)), &Scores { stage, cap })?,
+        _ => step_by_step(c, [q, all_k, all_v], wide_scale, bias.map(|bias| (bias, masked)), &Scores { stage, cap })?,
     };
     if let Some(bias) = bias.filter(|_| masked) {
         result = clear_hidden_rows(c, result, bias)?;
@@ -81,7 +84,7 @@ fn with_past(c: &mut NodeContext<'_>, x: Value, index: usize) -> Result<(Value, 
 fn step_by_step(
     c: &mut NodeContext<'_>,
     operands: [Value; 3],
-    scale: f32,
+    scale: f64,
     bias: Option<(Value, bool)>,
     wanted: &Scores,
 ) -> Result<(Value, Option<Value>), Reason> {
@@ -91,7 +94,7 @@ fn step_by_step(
     let (q, k, v) = (c.cast(q, wide)?, c.cast(k, wide)?, c.cast(v, wide)?);
     let turned = c.transpose(k, [0, 1, 3, 2])?;
     let product = c.emit(Op::MatMul, &[q, turned])?;
-    let raw = c.binary_scalar(BinaryOp::Mul, product, f64::from(scale))?;
+    let raw = c.binary_scalar(BinaryOp::Mul, product, scale)?;
     let capped = match wanted.cap {
         Some(cap) => {
             let inner = c.binary_scalar(BinaryOp::Div, raw, cap)?;

@@ -76,10 +76,10 @@ fn resize(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let coordinates = coordinates.to_owned();
     let mode = mode(c, simple)?;
     let dimensions = dimensions(c, coordinates == "tf_crop_and_resize")?;
+    let extrapolation = f64::from(c.float("extrapolation_value", 0.0)?);
     if matches!(mode, Mode::Weighted { .. }) && !c.dtype(x).is_float() {
         return Err(format!("elements of type {} can only be resized with mode \"nearest\"", c.dtype(x)).into());
     }
-    let extrapolation = f64::from(c.float("extrapolation_value", 0.0)?);
     c.in_f32(x, |c, mut x| {
         let mut outside = Vec::new();
         for d in &dimensions {

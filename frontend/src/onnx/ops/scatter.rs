@@ -6,7 +6,7 @@ use aic_ir::types::DType;
 
 use super::accept::{ANY, I64, INDICES, NUMBERS, WIDE};
 use super::constant::numbers;
-use super::{OpRule, rule};
+use super::{OpRule, many, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
@@ -38,6 +38,9 @@ pub(super) const RULES: &[OpRule] = &[
         .types(NUMBERS),
     rule("ArgMin", (1, 1), &["axis", "keepdims", "select_last_index"], "numbers", |c| arg(c, ArgOp::Min))
         .types(NUMBERS),
+    many("TopK", (1, 2), &["axis", "k", "largest", "sorted"], "constant k; sorted in any case", top_k)
+        .types(NUMBERS)
+        .own(&[(1, I64)]),
     rule("CumSum", (2, 2), &["exclusive", "reverse"], "constant axis", cum_sum)
         .types(WIDE)
         .own(&[(1, INDICES)])
@@ -80,42 +83,21 @@ fn gather_elements(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     c.emit(Op::GatherElements { axis }, &[x, indices])
 }
 
-/// Joins the indices of the first dimensions to one index into those dimensions flattened.
+/// Tuples of one index into the first dimension are a plain lookup.
 fn gather_nd(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
     let (x, indices) = (c.operand(0)?, c.operand(1)?);
     let batch = c.int("batch_dims")?.unwrap_or(0);
     let batch_dims = usize::try_from(batch).map_err(|_| format!("batch_dims = {batch} is not supported"))?;
-    if batch_dims > 0 {
-        return c.emit(Op::GatherNd { batch_dims }, &[x, indices]);
+    match c.shape(indices).split_last() {
+        Some((&1, places)) if batch_dims == 0 && c.rank(x) > 0 => {
+            let places = places.to_vec();
+            let size = c.shape(x)[0];
+            check_indices(c, indices, size)?;
+            let flat = c.reshape(indices, places)?;
+            c.emit(Op::Gather { axis: 0 }, &[x, flat])
+        }
+        _ => c.emit(Op::GatherNd { batch_dims }, &[x, indices]),
     }
-    let (shape, places) = (c.shape(x).to_vec(), c.shape(indices).to_vec());
-    let Some((&depth, places)) = places.split_last() else { return Err("the indices have rank 0".into()) };
-    if depth == 0 || depth > shape.len() as u64 {
-        return Err(format!("indices of {depth} dimensions into a tensor of rank {}", shape.len()).into());
-    }
-    let (indexed, rest) = shape.split_at(depth as usize);
-    let dtype = c.dtype(indices);
-    let mut joined: Option<Value> = None;
-    for (i, &size) in indexed.iter().enumerate() {
-        let mut starts = vec![0; places.len() + 1];
-        starts[places.len()] = i as u64;
-        let one = c.slice(indices, starts, [places, &[1]].concat())?;
-        let index = c.reshape(one, places)?;
-        let from_end = c.binary_scalar(BinaryOp::Add, index, size as f64)?;
-        let zero = c.scalar(dtype, 0.0)?;
-        let negative = c.binary(BinaryOp::Lt, index, zero)?;
-        let index = c.select(negative, from_end, index)?;
-        joined = Some(match joined {
-            None => index,
-            Some(outer) => {
-                let scaled = c.binary_scalar(BinaryOp::Mul, outer, size as f64)?;
-                c.binary(BinaryOp::Add, scaled, index)?
-            }
-        });
-    }
-    let joined = joined.ok_or("there are no indices")?;
-    let flat = c.reshape(x, [&[indexed.iter().product()], rest].concat())?;
-    c.emit(Op::Gather { axis: 0 }, &[flat, joined])
 }
 
 fn combine(c: &NodeContext<'_>) -> Result<ScatterOp, Reason> {
@@ -156,6 +138,22 @@ fn arg(c: &mut NodeContext<'_>, op: ArgOp) -> Result<Value, Reason> {
     let mut shape = c.shape(result).to_vec();
     shape.remove(axis);
     c.reshape(result, shape)
+}
+
+/// `k` is an attribute before operator set 10.
+fn top_k(c: &mut NodeContext<'_>) -> Result<Vec<Value>, Reason> {
+    let x = c.operand(0)?;
+    let axis = c.axis(c.int("axis")?.unwrap_or(-1), c.rank(x))?;
+    let k = match c.opset < 10 {
+        true => c.int("k")?.ok_or("attribute `k` is missing")?,
+        false => {
+            c.refuse_attribute("k")?;
+            c.int_operand(1, "k")?
+        }
+    };
+    let k = u64::try_from(k).map_err(|_| format!("k = {k} is not supported"))?;
+    let largest = c.flag("largest", true)?;
+    c.emit_all(Op::TopK { k, axis, largest }, &[x])
 }
 
 fn cum_sum(c: &mut NodeContext<'_>) -> Result<Value, Reason> {

@@ -8,7 +8,7 @@ use aic_ir::graph::{BinaryOp, UnaryOp, Value};
 use super::accept::FLOATS;
 use super::elementwise::unary;
 use super::{OpRule, rule};
-use crate::builder::{Builder, Reason};
+use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
@@ -39,36 +39,6 @@ pub(super) fn composed(
 ) -> Result<Value, Reason> {
     let x = c.operand(0)?;
     c.in_f32(x, function)
-}
-
-/// `e^x - 1` from `u = e^x`: `(u - 1) x / ln u`, where the rounding of `u` cancels; `x` itself where `u` is 1 (Higham,
-/// *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 1.14.1).
-pub(super) fn expm1(c: &mut Builder, x: Value) -> Result<Value, Reason> {
-    let u = c.unary(UnaryOp::Exp, x)?;
-    let shifted = c.binary_scalar(BinaryOp::Sub, u, 1.0)?;
-    let log = c.unary(UnaryOp::Log, u)?;
-    let ratio = c.binary(BinaryOp::Div, x, log)?;
-    let near = c.binary(BinaryOp::Mul, shifted, ratio)?;
-    // Farther away nothing cancels, and where `u` is 0 or infinite the quotient is none.
-    let magnitude = c.unary(UnaryOp::Abs, x)?;
-    let is_near = c.binary_scalar(BinaryOp::Lt, magnitude, 1.0)?;
-    let result = c.select(is_near, near, shifted)?;
-    let is_tiny = c.binary_scalar(BinaryOp::Eq, u, 1.0)?;
-    c.select(is_tiny, x, result)
-}
-
-/// `ln(1 + x)` from `u = 1 + x`: `ln u · x / (u - 1)`, where the rounding of `u` cancels; `x` itself where `u` is 1
-/// (Higham, problem 1.5).
-pub(super) fn log1p(c: &mut Builder, x: Value) -> Result<Value, Reason> {
-    let u = c.binary_scalar(BinaryOp::Add, x, 1.0)?;
-    let log = c.unary(UnaryOp::Log, u)?;
-    let shifted = c.binary_scalar(BinaryOp::Sub, u, 1.0)?;
-    let ratio = c.binary(BinaryOp::Div, x, shifted)?;
-    let near = c.binary(BinaryOp::Mul, log, ratio)?;
-    let is_near = c.binary_scalar(BinaryOp::Lt, x, 1.0)?;
-    let result = c.select(is_near, near, log)?;
-    let is_tiny = c.binary_scalar(BinaryOp::Eq, u, 1.0)?;
-    c.select(is_tiny, x, result)
 }
 
 fn tan(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
@@ -111,7 +81,7 @@ fn half_exponential(c: &mut NodeContext<'_>, magnitude: Value) -> Result<(Value,
 fn sinh(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
     let magnitude = c.unary(UnaryOp::Abs, x)?;
     let bounded = c.binary_scalar(BinaryOp::Min, magnitude, LARGE_EXPONENT)?;
-    let e = expm1(c, bounded)?;
+    let e = c.unary(UnaryOp::Expm1, bounded)?;
     let next = c.binary_scalar(BinaryOp::Add, e, 1.0)?;
     let quotient = c.binary(BinaryOp::Div, e, next)?;
     let sum = c.binary(BinaryOp::Add, e, quotient)?;
@@ -142,7 +112,7 @@ fn asinh(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
     let divisor = c.binary_scalar(BinaryOp::Add, root, 1.0)?;
     let more = c.binary(BinaryOp::Div, square, divisor)?;
     let sum = c.binary(BinaryOp::Add, bounded, more)?;
-    let small = log1p(c, sum)?;
+    let small = c.unary(UnaryOp::Log1p, sum)?;
     let result = unless_large(c, magnitude, small)?;
     with_sign_of(c, result, x)
 }
@@ -155,7 +125,7 @@ fn acosh(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
     let square = c.binary(BinaryOp::Mul, t, next)?;
     let root = c.unary(UnaryOp::Sqrt, square)?;
     let sum = c.binary(BinaryOp::Add, t, root)?;
-    let small = log1p(c, sum)?;
+    let small = c.unary(UnaryOp::Log1p, sum)?;
     let result = unless_large(c, x, small)?;
     let outside = c.binary_scalar(BinaryOp::Lt, x, 1.0)?;
     let dtype = c.dtype(x);
@@ -177,7 +147,7 @@ fn atanh(c: &mut NodeContext<'_>, x: Value) -> Result<Value, Reason> {
     let (below, _) = around_one(c, magnitude)?;
     let doubled = c.binary_scalar(BinaryOp::Mul, magnitude, 2.0)?;
     let quotient = c.binary(BinaryOp::Div, doubled, below)?;
-    let log = log1p(c, quotient)?;
+    let log = c.unary(UnaryOp::Log1p, quotient)?;
     let result = c.binary_scalar(BinaryOp::Mul, log, 0.5)?;
     with_sign_of(c, result, x)
 }
