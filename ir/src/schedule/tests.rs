@@ -283,12 +283,12 @@ fn points_that_depend_on_each_other_keep_their_order() {
                 let n: u64 = shape[axis];
                 for k in [n, n.div_ceil(3), 1.min(n)] {
                     let (graph, inputs) = of_one_tensor(dtype, shape, Op::TopK { k, axis, largest: k % 2 == 1 });
-                    check_graph(&graph, &inputs, k);
+                    check_graph(&graph, &inputs, k, &target());
                 }
                 for reverse in [false, true] {
                     let sum = Op::CumSum { axis, exclusive: reverse == (axis == 0), reverse };
                     let (graph, inputs) = of_one_tensor(dtype, shape, sum);
-                    check_graph(&graph, &inputs, axis as u64);
+                    check_graph(&graph, &inputs, axis as u64, &target());
                 }
             }
         }
