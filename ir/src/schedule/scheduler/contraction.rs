@@ -337,17 +337,26 @@ impl Scheduler<'_> {
         for group in groups {
             let mut epilogue = Vec::new();
             let mut by_intrinsic = false;
+            let mut after = Vec::new();
+            let mut accumulated = false;
             for s in group {
                 if matches!(self.stmt(kernel, &s)?.op, StmtOp::Mma { .. }) {
                     by_intrinsic = self.try_intrinsic(kernel, &s, c);
                     if !by_intrinsic {
                         self.reduced_loops(kernel, &s, &c.columns.0)?;
                     }
+                    accumulated = true;
                 } else if by_intrinsic {
                     epilogue.push(s);
                 } else {
                     self.try_vectorize(kernel, &s, &c.columns.0);
+                    if accumulated {
+                        after.push(s);
+                    }
                 }
+            }
+            if let Some((rows, _)) = &c.rows {
+                self.long_epilogue(kernel, &after, rows)?;
             }
             // A micro-kernel's tile is larger than what the code generator's registers hold: its epilogue runs in rows of it.
             if let (Some((rows, _)), Some(_)) = (&c.rows, epilogue.first()) {
@@ -356,6 +365,23 @@ impl Scheduler<'_> {
             if !epilogue.is_empty() {
                 self.across(kernel, &epilogue, &c.columns.0)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Runs an epilogue that passes values on row by row, so that they take registers for a row and not for the tile. The rows
+    /// are unrolled: the accumulators stay where they are.
+    fn long_epilogue(&mut self, kernel: &str, stmts: &[String], rows: &str) -> Result<(), ScheduleError> {
+        let [first, _, _, ..] = stmts else { return Ok(()) };
+        if self.level != Level::Full || self.extent(kernel, first, rows)?.unwrap_or(1) < 2 {
+            return Ok(());
+        }
+        self.hoist(kernel, stmts, rows)?;
+        let data = self.data(kernel)?;
+        let (_, around) = data.locate(self.handle(kernel, first)?).unwrap_or_default();
+        if let Some(&l) = around.last() {
+            let loop_name = data.loops[l].name.clone();
+            self.apply(Directive::Unroll { kernel: kernel.to_owned(), loop_name })?;
         }
         Ok(())
     }
