@@ -49,6 +49,9 @@ const MAX_TABLE_BYTES: u64 = 16 << 20;
 /// entangled than this is copied.
 const MAX_VIEW_TERMS: usize = 64;
 
+/// Most kernels of a program. Students have hundreds; what has more is a chain that was made to take long.
+const MAX_KERNELS: usize = 1 << 13;
+
 /// Why a graph has no naive program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
@@ -61,6 +64,14 @@ pub enum LowerError {
         index: i64,
         /// Size of the dimension.
         bound: u64,
+    },
+    /// The model comes to more kernels than are compiled.
+    #[error("node '{node}': the model comes to more than {limit} kernels, which is the most that are compiled")]
+    TooManyKernels {
+        /// The user's name of the first node that is too much.
+        node: String,
+        /// The most there may be.
+        limit: usize,
     },
     /// A table that lowering would have to make is too large.
     #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
@@ -191,6 +202,10 @@ impl<'g> Lowering<'g> {
         for &node in &self.graph.order {
             if self.scope.live[node] {
                 self.node(node)?;
+            }
+            if self.program.kernels.len() > MAX_KERNELS {
+                let node = self.graph.nodes[node].name.clone();
+                return Err(LowerError::TooManyKernels { node, limit: MAX_KERNELS });
             }
         }
         Ok(())

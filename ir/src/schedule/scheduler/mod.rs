@@ -23,6 +23,8 @@ mod tiles;
 
 pub(super) use tiles::step_cycles;
 
+use rustc_hash::FxHashMap;
+
 use super::apply::{apply_directive, kernel_named};
 use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
 use crate::machine::Target;
@@ -77,9 +79,7 @@ pub fn schedule(program: &Program, target: &dyn Target, options: &Options) -> Re
     if options.level != Level::Naive {
         s.images()?;
     }
-    for kernel in s.kernel_names() {
-        s.kernel(&kernel)?;
-    }
+    s.kernels()?;
     let Scheduler { program, schedule, .. } = s;
     for step in &program.steps {
         if let Step::Run(k) = step {
@@ -118,6 +118,38 @@ impl Scheduler<'_> {
     fn attempt(&mut self, directive: Directive) -> Result<(), Refusal> {
         apply_directive(&mut self.program, &directive, self.target)?;
         self.schedule.directives.push(directive);
+        Ok(())
+    }
+
+    /// Schedules every kernel. Directives look their kernel up among the steps and ask whether others use its buffers;
+    /// meanwhile only steps that give the answers are there, or else the time would grow with the square of the model.
+    fn kernels(&mut self) -> Result<(), ScheduleError> {
+        /// One user besides the kernel itself settles every question; checks count as users.
+        const USERS: usize = 2;
+        let steps = std::mem::take(&mut self.program.steps);
+        let mut users: FxHashMap<Buffer, Vec<&Step>> = FxHashMap::default();
+        for step in &steps {
+            let buffers = match step {
+                Step::Run(k) => self.program.kernels[*k].buffers(),
+                Step::Check { buffer, .. } => vec![*buffer],
+                Step::Repeat { .. } | Step::End => Vec::new(),
+            };
+            for b in buffers {
+                let of_buffer = users.entry(b).or_default();
+                if of_buffer.len() < USERS {
+                    of_buffer.push(step);
+                }
+            }
+        }
+        for step in &steps {
+            let Step::Run(k) = step else { continue };
+            let data = &self.program.kernels[*k];
+            let name = data.name.clone();
+            let around = data.buffers().into_iter().flat_map(|b| users.get(&b).into_iter().flatten().copied());
+            self.program.steps = std::iter::once(step).chain(around.filter(|other| *other != step)).cloned().collect();
+            self.kernel(&name)?;
+        }
+        self.program.steps = steps;
         Ok(())
     }
 
