@@ -453,6 +453,8 @@ def grid_sample(source):
     grid = source(1, 3, 3, 2, low=-1.2, high=1.2)
     for mode in ("linear", "nearest", "cubic"):
         for padding in ("zeros", "border", "reflection"):
+            if (mode, padding) == ("cubic", "border"):
+                continue  # onnxruntime, onnx and torch give three different results next to the border
             for corners in (0, 1):
                 yield Variant(image, grid, mode=mode, padding_mode=padding, align_corners=corners)
     yield Variant(source(2, 1, 1, 1), source(2, 1, 2, 2, low=-1.0, high=1.0))
@@ -653,7 +655,7 @@ def mean_variance_normalization(source):
 
 
 def lrn(source):
-    for size in (1, 3, 4):
+    for size in (1, 3, 5):  # onnxruntime takes odd ones only
         yield Variant(source(2, 5, 3, 2), size=size, alpha=0.1, beta=0.5, bias=1.5)
 
 
@@ -699,7 +701,9 @@ def resize(source):
         for sizes in ((1, 2, 8, 10), (1, 2, 3, 7), (1, 2, 1, 2)):
             for mode in ("nearest", "linear", "cubic"):
                 yield Variant(image(), none, none, i64(*sizes), const=(3,), mode=mode, coordinate_transformation_mode=coordinates)
-        yield Variant(image(), none, scales(1, 1, 1.7, 0.6), const=(2,), mode="linear", coordinate_transformation_mode=coordinates)
+        # Where corners are aligned, onnxruntime and onnx read a size that is not whole differently.
+        height = 2.0 if coordinates == "align_corners" else 1.7
+        yield Variant(image(), none, scales(1, 1, height, 0.6), const=(2,), mode="linear", coordinate_transformation_mode=coordinates)
     for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         yield Variant(image(), none, scales(1, 1, 2.5, 0.5), const=(2,), nearest_mode=rounding)
     yield Variant(source(1, 2, 6), none, scales(1, 1, 2), const=(2,), mode="linear")

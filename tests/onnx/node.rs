@@ -21,6 +21,7 @@ use crate::{page, parallel};
 const REVIEWED: &[(&str, &str)] = &[
     ("test_batchnorm_epsilon_training_mode", TRAINING),
     ("test_batchnorm_example_training_mode", TRAINING),
+    ("test_convtranspose_3d", "three spatial dimensions of a transposed convolution"),
     ("test_training_dropout", TRAINING),
     ("test_training_dropout_default", TRAINING),
     ("test_training_dropout_default_mask", TRAINING),

@@ -2,7 +2,7 @@
 
 use aic_ir::graph::{BinaryOp, Op, Value};
 
-use super::accept::{ANY, FLOATS, I64};
+use super::accept::{FLOATS, I64, NUMBERS};
 use super::constant::dims;
 use super::window::attribute_sizes;
 use super::{OpRule, rule};
@@ -23,7 +23,7 @@ pub(super) const RULES: &[OpRule] = &[
         "constant shapes; blocks of at most 1024 elements",
         col2im,
     )
-    .types(ANY)
+    .types(NUMBERS)
     .own(&[(1, I64), (2, I64)])
     .since(18),
     rule("Det", (1, 1), &[], "matrices of at most 4 rows", det).types(FLOATS).since(11),
