@@ -225,11 +225,11 @@ fn binary(op: BinaryOp, operands: &[&TensorType]) -> Result<TensorType, InferErr
             | BinaryOp::Mul
             | BinaryOp::Div
             | BinaryOp::Rem
+            | BinaryOp::Pow
             | BinaryOp::Max
             | BinaryOp::Min
             | BinaryOp::Lt
             | BinaryOp::Le => dtype != DType::Bool,
-            BinaryOp::Pow => dtype.is_float(),
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => !dtype.is_float(),
             BinaryOp::Shl | BinaryOp::Shr => dtype.is_int(),
             BinaryOp::Eq => true,
@@ -251,7 +251,7 @@ fn select(operands: &[&TensorType]) -> Result<TensorType, InferError> {
 fn matmul(operands: &[&TensorType]) -> Result<TensorType, InferError> {
     let &[a, b] = operands else { return Err(arity("2", operands)) };
     same_dtype(a, &[b])?;
-    float(a)?;
+    accept(a.dtype() != DType::Bool, a.dtype())?;
     let ([a_batch @ .., m, a_k], [b_batch @ .., b_k, n]) = (a.shape(), b.shape()) else {
         return Err(shape_error(format!("shapes {:?} and {:?}: both ranks must be at least 2", a.shape(), b.shape())));
     };
@@ -354,7 +354,8 @@ fn reduce(op: ReduceOp, axes: &[usize], keep_dims: bool, x: &TensorType) -> Resu
     accept(
         match op {
             ReduceOp::Sum | ReduceOp::Max | ReduceOp::Min | ReduceOp::Prod => dtype != DType::Bool,
-            ReduceOp::Mean => dtype.is_float(),
+            // The number of elements must be a number of the type, too.
+            ReduceOp::Mean => dtype.is_float() || (dtype.is_int() && dtype.bytes() >= 4),
         },
         dtype,
     )?;
@@ -364,6 +365,10 @@ fn reduce(op: ReduceOp, axes: &[usize], keep_dims: bool, x: &TensorType) -> Resu
         check(axes.iter().all(|&axis| x.shape()[axis] != 0), || {
             format!("no elements to choose from along dimensions {axes:?} of {:?}", x.shape())
         })?;
+    }
+    if op == ReduceOp::Mean && dtype.is_int() && dtype.bytes() == 4 {
+        let count: u64 = axes.iter().map(|&axis| x.shape()[axis]).product();
+        check(count <= i32::MAX as u64, || format!("{count} elements have no mean of type {dtype}"))?;
     }
     let mut shape = Vec::with_capacity(x.rank());
     for (i, &size) in x.shape().iter().enumerate() {

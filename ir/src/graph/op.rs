@@ -61,7 +61,8 @@ pub enum BinaryOp {
     /// `a - b · trunc(a / b)`, exactly: the remainder of C, with the sign of `a`. Integers give `a` for `b = 0`; floats
     /// give NaN for `b = 0` and for infinite `a`, and `a` for infinite `b`.
     Rem,
-    /// `a` to the power `b`. Floats only.
+    /// `a` to the power `b`. Integers wrap; with a negative exponent they give the exact power truncated toward zero, and 0
+    /// for `a = 0`.
     Pow,
     /// The larger.
     Max,
@@ -140,7 +141,8 @@ impl BinaryOp {
 pub enum ReduceOp {
     /// Sum; 0 for no elements.
     Sum,
-    /// Arithmetic mean. Floats only; NaN for no elements.
+    /// Arithmetic mean: NaN for no elements. Of integers of 32 and 64 bits the wrapped sum by the number of elements,
+    /// truncated; 0 for no elements.
     Mean,
     /// Largest element; refused for no elements.
     Max,
@@ -237,7 +239,8 @@ pub enum Op {
         /// Element type of the result.
         to: DType,
     },
-    /// `(a: [..., M, K], b: [..., K, N]) -> [..., M, N]`, leading dimensions broadcast. Ranks of at least 2; floats.
+    /// `(a: [..., M, K], b: [..., K, N]) -> [..., M, N]`, leading dimensions broadcast. Ranks of at least 2; not
+    /// `bool`; integers wrap.
     MatMul,
     /// `(x: [N, C, spatial...], w: [O, C/groups, kernel...], bias?: [O]) -> [N, O, out...]`. Floats; cross-correlation
     /// (the kernel is not flipped).

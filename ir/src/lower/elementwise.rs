@@ -2,6 +2,7 @@
 
 use super::kernel::Tile;
 use super::remainder::remainder;
+use super::power::integer_power;
 use super::{Lowering, broadcast_index};
 use crate::graph::{BinaryOp, GeluKind, Node, Op, UnaryOp, Value};
 use crate::tile::{Affine, Expr, ExprRef, Inst, MathFn, Scalar, ScalarBinary, ScalarUnary};
@@ -133,6 +134,7 @@ fn binary(expr: &mut Expr, op: BinaryOp, dtype: DType, a: ExprRef, b: ExprRef) -
         }
         BinaryOp::Shl => return shift(expr, ScalarBinary::Shl, dtype, a, b),
         BinaryOp::Shr => return shift(expr, ScalarBinary::Shr, dtype, a, b),
+        BinaryOp::Pow if dtype.is_int() => return integer_power(expr, dtype, a, b),
         BinaryOp::Pow => return expr.push(Inst::Pow(a, b)),
         BinaryOp::Max => ScalarBinary::Max,
         BinaryOp::Min => ScalarBinary::Min,

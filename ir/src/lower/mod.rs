@@ -24,6 +24,7 @@ mod indexing;
 mod kernel;
 mod movement;
 mod order;
+mod power;
 mod reduce;
 mod remainder;
 mod rows;

@@ -76,7 +76,8 @@ impl Builder {
             // Something for operators over images and attention heads.
             let image = [1 + self.rng.below(2), 1 + self.rng.below(6), 1 + self.rng.below(9), 1 + self.rng.below(9)];
             let from = self.rng.below(2) as usize;
-            self.add_input(self.float, &image[from..]);
+            let dtype = if self.rng.one_in(5) { *self.rng.pick(&DType::ALL) } else { self.float };
+            self.add_input(dtype, &image[from..]);
         }
         if self.rng.one_in(4) {
             let dtype = *self.rng.pick(&DType::ALL);
@@ -307,6 +308,8 @@ impl Builder {
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => self.value(|ty| !ty.dtype().is_float())?,
             BinaryOp::Shl | BinaryOp::Shr => self.value(|ty| ty.dtype().is_int())?,
             BinaryOp::Pow => self.float_value(0)?,
+            BinaryOp::Rem | BinaryOp::Shl | BinaryOp::Shr => self.value(|ty| ty.dtype().is_int())?,
+            BinaryOp::Pow if self.rng.one_in(2) => self.float_value(0)?,
             BinaryOp::Eq => self.value(|_| true)?,
             _ if self.rng.one_in(4) => self.value(|ty| ty.dtype().is_int())?,
             _ => self.float_value(0)?,
@@ -317,7 +320,7 @@ impl Builder {
                 let shape = self.shape(x);
                 self.positive_const(&shape)?
             }
-            BinaryOp::Pow => {
+            BinaryOp::Pow if is_float => {
                 let exponent = *self.rng.pick(&[0.5, 1.0, 2.0, 3.0, -1.0]);
                 self.scalar_const(exponent)?
             }
@@ -328,7 +331,10 @@ impl Builder {
     }
 
     fn matmul(&mut self) -> Option<(Op, Vec<Value>)> {
-        let x = self.float_value(2)?;
+        let x = match self.rng.one_in(6) {
+            true => self.value(|ty| ty.dtype().is_int() && ty.rank() >= 2)?,
+            false => self.float_value(2)?,
+        };
         let shape = self.shape(x);
         let k = shape[shape.len() - 1];
         let n = self.size();
@@ -345,7 +351,9 @@ impl Builder {
             1 if shape.len() > 2 => weights.insert(0, shape[shape.len() - 3]),
             _ => {}
         }
-        let w = self.float_const(&weights, limit)?;
+        let ty = TensorType::new(self.graph.ty(x).dtype(), weights).ok().filter(|ty| ty.elems() <= MAX_ELEMENTS)?;
+        let weights = self.rng.tensor(&ty, limit);
+        let w = self.add_const(weights);
         Some((Op::MatMul, vec![x, w]))
     }
 
@@ -379,9 +387,10 @@ impl Builder {
     }
 
     fn pool(&mut self) -> Option<(Op, Vec<Value>)> {
-        let float = self.float;
-        let x = self.value(|ty| ty.dtype() == float && (3..=4).contains(&ty.rank()))?;
         let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::AverageIncludePad, PoolKind::AverageExcludePad]);
+        let float = self.float;
+        let takes = |dtype: DType| dtype == float || (kind == PoolKind::Max && dtype.is_int());
+        let x = self.value(|ty| takes(ty.dtype()) && (3..=4).contains(&ty.rank()))?;
         let kernel: Vec<u64> = self.shape(x)[2..].iter().map(|_| 1 + self.rng.below(3)).collect();
         let (strides, dilations, pads) = self.window(&kernel);
         Some((Op::Pool(PoolAttrs { kind, kernel, strides, dilations, pads }), vec![x]))

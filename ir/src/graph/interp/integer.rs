@@ -63,12 +63,33 @@ pub(super) fn unary(op: UnaryOp, dtype: DType, v: i64) -> i64 {
     }
 }
 
+/// `a` to the power `b`, wrapping; for negative exponents the exact power truncated toward zero.
+fn power(dtype: DType, a: i64, b: i64) -> i64 {
+    if dtype.is_signed_int() && b < 0 {
+        return match a {
+            1 => 1,
+            -1 if b & 1 == 0 => 1,
+            -1 => -1,
+            _ => 0,
+        };
+    }
+    let (mut result, mut square, mut exponent) = (1i64, a, b as u64);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result = result.wrapping_mul(square);
+        }
+        square = square.wrapping_mul(square);
+        exponent >>= 1;
+    }
+    wrap(dtype, result)
+}
+
 /// By how many bits a shift moves; `None` if by all of them.
 fn amount(dtype: DType, b: i64) -> Option<u32> {
     u32::try_from(b).ok().filter(|&b| u64::from(b) < 8 * dtype.bytes())
 }
 
-/// A function of two integers of type `dtype`. `pow` gives its first operand; inference refuses it for integers.
+/// A function of two integers of type `dtype`.
 pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
     match op {
         BinaryOp::Add => wrap(dtype, a.wrapping_add(b)),
@@ -80,7 +101,7 @@ pub(super) fn binary(op: BinaryOp, dtype: DType, a: i64, b: i64) -> i64 {
         BinaryOp::Rem if b == 0 => a,
         BinaryOp::Rem if dtype == DType::U64 => (a as u64 % b as u64) as i64,
         BinaryOp::Rem => a.wrapping_rem(b),
-        BinaryOp::Pow => a,
+        BinaryOp::Pow => power(dtype, a, b),
         BinaryOp::Max => {
             if less(dtype, a, b) {
                 b

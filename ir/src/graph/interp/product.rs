@@ -1,5 +1,6 @@
 //! Matrix products, convolution and attention: values and bounds in one pass of a blocked kernel.
 
+use super::integer;
 use super::movement::broadcast_offsets;
 use super::normalize::softmax_row;
 use super::num::{Num, Rounding};
@@ -107,6 +108,19 @@ pub(super) fn matmul(a: &Evaluated, b: &Evaluated, ty: TensorType, r: &Rounding)
         let rank_x = x.ty().rank();
         batch_offsets(&x.ty().shape()[..rank_x - 2], &ty.shape()[..rank - 2])
     };
+    if let (Some(a_ints), Some(b_ints)) = (a.ints(), b.ints()) {
+        let elements = batches(a).into_iter().zip(batches(b)).flat_map(|(i, j)| {
+            (0..m * n).map(move |at| {
+                let terms = (0..k).map(move |p| (i * m * k + at / n * k + p, j * k * n + p * n + at % n));
+                terms.fold((0i64, 0.0f64), |(sum, err), (x, y)| {
+                    let product = a_ints[x].wrapping_mul(b_ints[y]);
+                    (sum.wrapping_add(product), err.max(a.err(x)).max(b.err(y)))
+                })
+            })
+        });
+        let dtype = ty.dtype();
+        return Evaluated::from_ints(ty, elements.map(|(v, err)| (integer::wrap(dtype, v), err)));
+    }
     let mut result = Vec::with_capacity(ty.elems() as usize);
     // One matrix `b` for many rows of `a`: multiply once, so that `b` is read once.
     if b.ty().rank() == 2 {

@@ -164,7 +164,12 @@ pub(super) fn reduce(op: ReduceOp, axes: &[usize], x: &Evaluated, ty: TensorType
                     None => (v, err),
                 });
             }
-            Evaluated::from_ints(ty, results.into_iter().map(|x| x.unwrap_or((0, f64::INFINITY))))
+            let finished = results.into_iter().map(|x| {
+                let (v, err) = x.unwrap_or((0, f64::INFINITY));
+                let v = if op == ReduceOp::Mean { integer::binary(BinaryOp::Div, dtype, v, terms as i64) } else { v };
+                (v, err)
+            });
+            Evaluated::from_ints(ty, finished)
         }
     }
 }

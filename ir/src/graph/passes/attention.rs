@@ -14,6 +14,7 @@
 use super::constant::float_tensor;
 use super::rewrite::{Rewriter, rewrite};
 use crate::graph::{BinaryOp, Graph, Node, Op, Value};
+use crate::types::DType;
 
 /// Largest value of a `select` that masks: adding it to a score of magnitude below 10^20 does not change it.
 const MASKED: f64 = -1e30;
@@ -62,6 +63,10 @@ fn rule(rw: &mut Rewriter<'_>, root: Node) -> Option<Value> {
     let q = peel_closed(rw, q, &mut scale, &mut interior, root);
     let k = peel_closed(rw, k, &mut scale, &mut interior, root);
     if !rw.closed(&interior, root) {
+        return None;
+    }
+    // The operator's scale has the accuracy of binary32.
+    if rw.graph.ty(products).dtype() == DType::F64 && f64::from(scale as f32) != scale {
         return None;
     }
     let k = rw.add(root, Op::Transpose { perm: vec![0, 1, 3, 2] }, &[k])?;

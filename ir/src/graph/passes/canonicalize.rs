@@ -127,6 +127,8 @@ fn power(rw: &mut Rewriter<'_>, node: Node, x: Value, exponent: f64) -> Option<V
     } else if exponent == 3.0 {
         let square = rw.add(node, mul.clone(), &[x, x])?;
         rw.add(node, mul, &[square, x])
+    } else if !rw.graph.ty(x).dtype().is_float() {
+        None
     } else if exponent == 0.5 {
         rw.add(node, Op::Unary(UnaryOp::Sqrt), &[x])
     } else if exponent == -1.0 {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use super::constant::is_about;
 use super::rewrite::{Rewriter, rewrite};
 use crate::graph::{BinaryOp, GeluKind, Graph, Node, Op, UnaryOp, Value};
+use crate::types::DType;
 
 /// How deep expressions are followed.
 const MAX_DEPTH: usize = 6;
@@ -91,6 +92,10 @@ fn collect_operands(rw: &Rewriter<'_>, argument: Value, depth: usize, found: &mu
 }
 
 fn matches(rw: &Rewriter<'_>, root: Node, y: Value, x: Value, t: Value, kind: GeluKind, argument: Value) -> bool {
+    // Constants are recognized with less accuracy than binary64 has.
+    if rw.graph.ty(x).dtype() == DType::F64 {
+        return false;
+    }
     let mut interior = Vec::new();
     let mut reader = Reader { rw, x, t: None, interior: &mut interior };
     let Some(argument) = reader.poly(argument, MAX_DEPTH) else { return false };

@@ -150,7 +150,11 @@ fn normalized(rw: &Rewriter<'_>, value: Value) -> Option<Normal> {
 fn deviation_of(rw: &Rewriter<'_>, value: Value) -> Option<Normal> {
     let (root, sum) = rw.unary(value, UnaryOp::Sqrt)?;
     rw.commuted(sum, BinaryOp::Add).into_iter().find_map(|(add, variance, epsilon)| {
-        let epsilon = rw.graph.scalar_of(epsilon)? as f32;
+        let exact = rw.graph.scalar_of(epsilon)?;
+        let epsilon = exact as f32;
+        if rw.graph.ty(sum).dtype() == DType::F64 && f64::from(epsilon) != exact {
+            return None;
+        }
         let (variance, square, axis) = trailing_mean(rw, variance)?;
         let (square, d, e) = rw.binary(square, BinaryOp::Mul)?;
         if d != e {
