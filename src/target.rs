@@ -97,6 +97,10 @@ impl TargetSpec {
         if machine.has(name) == add {
             return Ok(());
         }
+        if !add && matches!(name, "sse2" | "neon") {
+            let text = format!("`{feature}`: {name} is part of the architecture, and all code for it uses it");
+            return Err(Error::Refused(text));
+        }
         if add {
             machine.features.push(name.to_owned());
         } else {
@@ -236,6 +240,8 @@ mod tests {
         assert!(text(TargetSpec::new().cpu("z80")).is_err_and(|e| e.contains("x86-64-v3")));
         assert!(text(TargetSpec::new().features("avx")).is_err_and(|e| e.contains("`+`")));
         assert!(text(TargetSpec::new().features("+3dnow")).is_err_and(|e| e.contains("3dnow")));
+        let plain = TargetSpec::new().triple("x86_64-unknown-linux-gnu").cpu("x86-64");
+        assert!(text(plain.features("-sse2")).is_err_and(|e| e.contains("-sse2")));
     }
 
     #[test]

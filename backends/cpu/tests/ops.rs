@@ -76,7 +76,7 @@ impl Build {
         self.program.steps.push(Step::Run(k));
         aic_ir::tile::math::expand(&mut self.program, fused);
         for machine in common::MACHINES {
-            if !fused || machine == "x86-64-v3" {
+            if !fused || common::target(machine).machine.fma {
                 common::check(what, &self.program, &self.inputs, machine);
             }
         }

@@ -12,6 +12,9 @@
 //! overflow, a division) that the uncertainty of the operands leaves open. NaN and infinities are certain where `e` is 0.
 //! Elements that any evaluation computes exactly have `e = 0`, so masks made of zeros and ones stay decidable.
 //!
+//! 16-bit floats are stored, and computed with in `f32`: an operator's result is rounded to 16 bits at most once, or kept as
+//! it is for the next operator. Where it passes the largest number of 16 bits it is undetermined.
+//!
 //! Integers are exact, wrap to their type, and are either certain or undetermined.
 //!
 //! # Two models
@@ -39,7 +42,7 @@ use cranelift_entity::SecondaryMap;
 
 use super::op::InferError;
 use super::verify::{GraphInfo, VerifyErrors};
-use super::{Graph, Op, Value, ValueDef};
+use super::{Graph, Op, ScatterOp, Value, ValueDef};
 use crate::types::{Tensor, TensorType};
 use num::Rounding;
 pub use value::{Comparison, Evaluated, TypeMismatch};
@@ -187,12 +190,13 @@ fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluate
     if ty.elems() == 0 {
         return Ok(Evaluated::empty(ty));
     }
-    let r = &Rounding::new(operands.first().map_or(ty.dtype(), |x| x.ty().dtype()), model);
-    Ok(match (op, operands) {
+    let stored = Rounding::new(operands.first().map_or(ty.dtype(), |x| x.ty().dtype()), model);
+    let r = &stored.computing();
+    let result = match (op, operands) {
         (Op::Unary(op), [x]) => elementwise::unary(*op, x, r),
         (Op::Binary(op), [a, b]) => elementwise::binary(*op, a, b, ty, r),
         (Op::Select, [condition, a, b]) => elementwise::select(condition, a, b, ty),
-        (Op::Cast { to }, [x]) => elementwise::cast(x, ty, &r.of(*to)),
+        (Op::Cast { to }, [x]) => elementwise::cast(x, ty, &stored.of(*to)),
         (Op::MatMul, [a, b]) => product::matmul(a, b, ty, r),
         (Op::Conv(attrs), [x, w, bias @ ..]) => product::conv(attrs, [x, w], bias.first().copied(), ty, r),
         (Op::Pool(attrs), [x]) => reduce::pool(attrs, x, ty, r),
@@ -213,7 +217,7 @@ fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluate
         (Op::Expand { shape: _ }, [x]) => movement::expand(x, ty),
         (Op::Concat { axis }, operands) => movement::concat(*axis, operands, ty),
         (Op::Slice { starts, sizes: _, steps }, [x]) => movement::slice(starts, steps, x, ty),
-        (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty, r),
+        (Op::Pad { pads, value }, [x]) => movement::pad(pads, *value, x, ty, &stored),
         (Op::Gather { axis }, [x, indices]) => indexing::gather(*axis, x, indices, ty)?,
         (Op::ArgReduce { op, axis, last }, [x]) => order::arg_reduce(*op, *axis, *last, x, ty),
         (Op::CumSum { axis, exclusive, reverse }, [x]) => order::cumsum(*axis, *exclusive, *reverse, x, r),
@@ -225,7 +229,19 @@ fn apply(op: &Op, operands: &[&Evaluated], model: ErrorModel) -> Result<Evaluate
         (Op::ScatterNd { combine }, [x, indices, updates]) => indexing::scatter_nd(*combine, [x, indices, updates], r)?,
         // Inference has checked the number of operands.
         _ => return Err(OpError::Infer(InferError::Arity { expected: "other", actual: operands.len() })),
-    })
+    };
+    Ok(if moves(op) { result } else { result.stored(model) })
+}
+
+/// Whether an operator only moves elements, or rounds them by itself.
+fn moves(op: &Op) -> bool {
+    match op {
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } | Op::Slice { .. } => true,
+        Op::Select | Op::Pad { .. } | Op::Cast { .. } => true,
+        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => true,
+        Op::ScatterElements { combine, .. } | Op::ScatterNd { combine } => *combine == ScatterOp::Replace,
+        _ => false,
+    }
 }
 
 fn run(

@@ -27,7 +27,7 @@ pub fn run(program: &str, arguments: &[&str], folder: &Path) -> Output {
         "cc" => "gcc",
         "c++" => "g++",
         "aarch64-linux-gnu-gcc" => "gcc-aarch64-linux-gnu",
-        "qemu-aarch64-static" => "qemu-user-static",
+        "qemu-aarch64-static" | "qemu-x86_64-static" => "qemu-user-static",
         other => other,
     };
     Command::new(program)

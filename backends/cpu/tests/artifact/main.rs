@@ -13,7 +13,7 @@ mod native;
 mod object;
 mod weights;
 
-use c::{C99, CXX, Folder, MACHINES};
+use c::{C99, CXX, Folder, MACHINES, must};
 use fixture::{Body, Model, model};
 
 /// What every test program starts with. `CHECK` fails with the line.
@@ -204,6 +204,34 @@ int main(void) {
     );
     folder.must_build(C99, &source, &["wide.o"]);
     assert_eq!(folder.must_run_checked(), "5 5 7\n");
+}
+
+/// Processors of the emulator, each with one level of x86-64 and not the next.
+#[test]
+fn every_level_is_missed_by_the_processor_below_it() {
+    const PROCESSORS: [&str; 3] = ["core2duo", "Nehalem", "Haswell"];
+    for (machine, level) in [("x86-64", 0), ("x86-64-v2", 1), ("x86-64-v3", 2), ("x86-64-v4", 3)] {
+        let m = model("m", Body::AddWeights, machine);
+        let folder = Folder::new(&[&m]);
+        let source = format!(
+            "{PRELUDE}#include \"m.h\"\n{}",
+            "
+int main(void) {
+    float x[5] = {0}, y[5] = {7, 7, 7, 7, 7};
+    const void *in[1]; void *out[1];
+    in[0] = x; out[0] = y;
+    printf(\"%d %g\\n\", (int)m_run(in, out, block(M_ARENA_BYTES)), y[4]);
+    return 0;
+}
+"
+        );
+        folder.must_build(C99, &source, &["m.o"]);
+        for (has, processor) in PROCESSORS.iter().enumerate() {
+            let expected = if has >= level { "0 4.5\n" } else { "5 7\n" };
+            let output = must("qemu-x86_64-static", &["-cpu", processor, "./main"], folder.path());
+            assert_eq!(output, expected, "{machine} on {processor}");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod aarch64;
+pub mod levels;
 
 use std::cell::RefCell;
 
@@ -13,8 +14,8 @@ use aic_ir::plan::{self, Place, Plan};
 use aic_ir::tile::{Program, Step, Storage, interp, materialize};
 use aic_ir::types::Tensor;
 
-/// Every level of x86-64 that this test can run.
-pub const MACHINES: [&str; 3] = ["x86-64", "x86-64-v2", "x86-64-v3"];
+/// Every level of x86-64. Code for the last is disassembled everywhere, and runs where the processor has it.
+pub const MACHINES: [&str; 4] = ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
 
 /// What runs in another processor's emulator.
 pub const AARCH64: &str = "aarch64";
@@ -59,6 +60,10 @@ pub fn check(what: &str, program: &Program, inputs: &[Tensor], machine: &str) {
         let (status, outputs) = emulated(&compiled, &weights, &bytes);
         assert_eq!(status, 0, "{what}, {machine}");
         assert_same(&format!("{what}, {machine}"), &compiled, outputs, &expected);
+        return;
+    }
+    levels::assert_within(what, &compiled, machine);
+    if machine == "x86-64-v4" && !std::is_x86_feature_detected!("avx512vl") {
         return;
     }
     let mut jit = Jit::new(&compiled, &weights).unwrap();

@@ -129,6 +129,23 @@ impl Rounding {
         self.model
     }
 
+    /// How operators on this type round inside: those on 16-bit floats compute in binary32.
+    pub(super) fn computing(&self) -> Self {
+        match self.dtype {
+            DType::F16 | DType::BF16 => self.of(DType::F32),
+            _ => *self,
+        }
+    }
+
+    /// A result that is rounded to the type, or is not.
+    pub(super) fn stored(&self, x: Num) -> Num {
+        let size = x.v.abs() + x.e;
+        if x.is_undetermined() || !x.v.is_finite() || (x.e == 0.0 && self.holds(x.v)) {
+            return x;
+        }
+        if size >= self.overflow { Num::undetermined(x.v) } else { Num { v: x.v, e: x.e + self.u * size + self.eta } }
+    }
+
     /// The same model for another element type.
     pub(super) fn of(&self, dtype: DType) -> Self {
         Self::new(dtype, self.model)

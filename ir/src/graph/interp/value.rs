@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::num::Num;
+use super::ErrorModel;
+use super::num::{Num, Rounding};
 use crate::types::{DType, Tensor, TensorType};
 
 /// A tensor that the interpreter computed: floats with error bounds, or integers and truth values.
@@ -118,6 +119,17 @@ impl Evaluated {
     pub(super) fn with_type(mut self, ty: TensorType) -> Self {
         self.ty = ty;
         self
+    }
+
+    /// A result of arithmetic, which 16-bit floats are rounded after.
+    pub(super) fn stored(self, model: ErrorModel) -> Self {
+        let dtype = self.ty.dtype();
+        if !matches!(dtype, DType::F16 | DType::BF16) {
+            return self;
+        }
+        let r = Rounding::new(dtype, model);
+        let count = self.ty.elems() as usize;
+        Self::from_nums(self.ty.clone(), (0..count).map(|i| r.stored(self.num(i))))
     }
 
     /// Type of the tensor.
