@@ -5,7 +5,8 @@ use super::{Refusal, dim_of, kernel_named, stmt_named};
 use crate::machine::Target;
 use crate::schedule::DimRef;
 use crate::tile::{
-    Access, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
+    Access, Buffer, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp,
+    Storage, Var,
 };
 use crate::types::DType;
 
@@ -178,6 +179,12 @@ fn own_loop(data: &KernelData, name: &str) -> Result<Loop, Refusal> {
     Ok(l)
 }
 
+/// Whether a statement reads another element of a buffer that it writes: one of an iteration before, as a running sum does.
+fn carries(stmt: &StmtData, buffer: Buffer) -> bool {
+    let write = stmt.write();
+    write.buffer == buffer && stmt.reads().iter().any(|read| read.buffer == buffer && read.index != write.index)
+}
+
 /// Proves that no value flows between iterations of a loop: every buffer written inside is either private to the kernel and
 /// not used outside the loop, or all accesses to it inside are partitioned by the loop's variable.
 fn check_independent(program: &Program, data: &KernelData, l: Loop) -> Result<(), Refusal> {
@@ -188,7 +195,8 @@ fn check_independent(program: &Program, data: &KernelData, l: Loop) -> Result<()
     for &writer in &inside {
         let buffer = data.stmts[writer].write().buffer;
         let private = matches!(program.buffers[buffer].storage, Storage::Local(Space::Scratch | Space::Reg))
-            && data.stmts_in_order().iter().all(|s| inside.contains(s) || !data.stmts[*s].touches(buffer));
+            && data.stmts_in_order().iter().all(|s| inside.contains(s) || !data.stmts[*s].touches(buffer))
+            && inside.iter().all(|&s| !carries(&data.stmts[s], buffer));
         let seen: Vec<Seen<'_>> = inside
             .iter()
             .map(|&s| &data.stmts[s])
