@@ -1,8 +1,8 @@
 //! Elementwise operators: one `map` over the dimensions of the result.
 
 use super::kernel::Tile;
-use super::remainder::remainder;
 use super::power::integer_power;
+use super::remainder::remainder;
 use super::{Lowering, broadcast_index};
 use crate::graph::{BinaryOp, GeluKind, Node, Op, UnaryOp, Value};
 use crate::tile::{Affine, Expr, ExprRef, Inst, MathFn, Scalar, ScalarBinary, ScalarUnary};

@@ -307,8 +307,6 @@ impl Builder {
         let x = match op {
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => self.value(|ty| !ty.dtype().is_float())?,
             BinaryOp::Shl | BinaryOp::Shr => self.value(|ty| ty.dtype().is_int())?,
-            BinaryOp::Pow => self.float_value(0)?,
-            BinaryOp::Rem | BinaryOp::Shl | BinaryOp::Shr => self.value(|ty| ty.dtype().is_int())?,
             BinaryOp::Pow if self.rng.one_in(2) => self.float_value(0)?,
             BinaryOp::Eq => self.value(|_| true)?,
             _ if self.rng.one_in(4) => self.value(|ty| ty.dtype().is_int())?,

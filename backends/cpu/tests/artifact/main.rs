@@ -219,8 +219,10 @@ fn every_level_is_missed_by_the_processor_below_it() {
 int main(void) {
     float x[5] = {0}, y[5] = {7, 7, 7, 7, 7};
     const void *in[1]; void *out[1];
+    int status;
     in[0] = x; out[0] = y;
-    printf(\"%d %g\\n\", (int)m_run(in, out, block(M_ARENA_BYTES)), y[4]);
+    status = (int)m_run(in, out, block(M_ARENA_BYTES));
+    printf(\"%d %g\\n\", status, y[4]);
     return 0;
 }
 "

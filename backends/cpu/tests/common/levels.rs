@@ -2,7 +2,7 @@
 //! instruction needs.
 
 use aic_cpu::Compiled;
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction};
 
 /// Features of every processor with 64-bit mode.
 const BASELINE: &[CpuidFeature] = &[
@@ -44,20 +44,43 @@ const V4: &[CpuidFeature] = &[
 pub const LEVELS: [(&str, &[CpuidFeature]); 4] =
     [("x86-64", BASELINE), ("x86-64-v2", V2), ("x86-64-v3", V3), ("x86-64-v4", V4)];
 
-/// Features that the instructions of a program need.
+/// Features that the instructions of a program need, each with an example.
 pub fn features(compiled: &Compiled) -> Vec<(CpuidFeature, String)> {
     let mut found: Vec<(CpuidFeature, String)> = Vec::new();
     for function in &compiled.functions {
-        for instruction in &mut Decoder::with_ip(64, &function.code, 0, DecoderOptions::NONE) {
-            // What lies between instructions is padding or constants.
-            if instruction.is_invalid() {
-                continue;
-            }
+        for instruction in reachable(&function.code) {
             for &feature in instruction.cpuid_features() {
                 if !found.iter().any(|(f, _)| *f == feature) {
                     found.push((feature, format!("{}: {:?}", function.symbol, instruction.code())));
                 }
             }
+        }
+    }
+    found
+}
+
+/// The instructions that control flow reaches from the start; constants stand behind them.
+fn reachable(code: &[u8]) -> Vec<Instruction> {
+    let mut found = Vec::new();
+    let mut seen = vec![false; code.len()];
+    let mut starts = vec![0];
+    while let Some(start) = starts.pop() {
+        let mut at: usize = start;
+        while at < code.len() && !std::mem::replace(&mut seen[at], true) {
+            let instruction = Decoder::with_ip(64, &code[at..], at as u64, DecoderOptions::NONE).decode();
+            assert!(!instruction.is_invalid(), "not an instruction at {at:#x}");
+            found.push(instruction);
+            match instruction.flow_control() {
+                FlowControl::Next | FlowControl::Call => {}
+                FlowControl::ConditionalBranch => starts.push(instruction.near_branch_target() as usize),
+                FlowControl::UnconditionalBranch => {
+                    starts.push(instruction.near_branch_target() as usize);
+                    break;
+                }
+                FlowControl::Return | FlowControl::Exception => break,
+                other => panic!("{other:?} at {at:#x}"),
+            }
+            at += instruction.len();
         }
     }
     found
