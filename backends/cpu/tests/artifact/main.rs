@@ -263,7 +263,7 @@ int main(void) {
         );
         let compiler: Vec<&str> = C99.iter().copied().chain(["-static"]).collect();
         folder.must_build(&compiler, &source, &["m.o"]);
-        let run = |cpu| c::must("qemu-aarch64-static", &["-cpu", cpu, "./main"], folder.path());
+        let run = |cpu| must("qemu-aarch64-static", &["-cpu", cpu, "./main"], folder.path());
         assert_eq!(["cortex-a53", "cortex-a76", "max"].map(run), expected, "{feature}");
     }
 }
