@@ -67,7 +67,8 @@ fn elementwise_types() {
     gives(&Op::Binary(BinaryOp::Lt), &[f(&[2, 1]), f(&[3])], t(DType::Bool, &[2, 3]));
     gives(&Op::Binary(BinaryOp::Div), &[t(DType::I64, &[]), t(DType::I64, &[4])], t(DType::I64, &[4]));
     refused(&Op::Binary(BinaryOp::Add), &[f(&[1]), t(DType::F64, &[1])]);
-    refused(&Op::Binary(BinaryOp::Pow), &[t(DType::I64, &[1]), t(DType::I64, &[1])]);
+    gives(&Op::Binary(BinaryOp::Pow), &[t(DType::I64, &[1]), t(DType::I64, &[1])], t(DType::I64, &[1]));
+    refused(&Op::Binary(BinaryOp::Pow), &[t(DType::Bool, &[1]), t(DType::Bool, &[1])]);
     refused(&Op::Binary(BinaryOp::And), &[f(&[1]), f(&[1])]);
     gives(&Op::Select, &[t(DType::Bool, &[3, 1]), f(&[]), f(&[2])], f(&[3, 2]));
     refused(&Op::Select, &[f(&[1]), f(&[1]), f(&[1])]);
@@ -90,7 +91,8 @@ fn matmul_shapes() {
     gives(&Op::MatMul, &[f(&[2, 0]), f(&[0, 4])], f(&[2, 4]));
     refused(&Op::MatMul, &[f(&[3]), f(&[3, 4])]);
     refused(&Op::MatMul, &[f(&[2, 3]), f(&[4, 3])]);
-    refused(&Op::MatMul, &[t(DType::I32, &[2, 2]), t(DType::I32, &[2, 2])]);
+    gives(&Op::MatMul, &[t(DType::I32, &[2, 2]), t(DType::I32, &[2, 2])], t(DType::I32, &[2, 2]));
+    refused(&Op::MatMul, &[t(DType::Bool, &[2, 2]), t(DType::Bool, &[2, 2])]);
 }
 
 #[test]
@@ -176,7 +178,9 @@ fn reductions() {
     refused(&reduce(ReduceOp::Sum, &[1, 1], false), &[f(&[2, 3])]);
     refused(&reduce(ReduceOp::Sum, &[2], false), &[f(&[2, 3])]);
     refused(&reduce(ReduceOp::Sum, &[usize::MAX], false), &[f(&[2, 3])]);
-    refused(&reduce(ReduceOp::Mean, &[0], false), &[t(DType::I32, &[2])]);
+    gives(&reduce(ReduceOp::Mean, &[0], false), &[t(DType::I32, &[2])], t(DType::I32, &[]));
+    refused(&reduce(ReduceOp::Mean, &[0], false), &[t(DType::I8, &[2])]);
+    refused(&reduce(ReduceOp::Mean, &[0], false), &[t(DType::I32, &[1 << 32])]);
 }
 
 #[test]
