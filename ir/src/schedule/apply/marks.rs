@@ -5,8 +5,7 @@ use super::{Refusal, dim_of, kernel_named, stmt_named};
 use crate::machine::Target;
 use crate::schedule::DimRef;
 use crate::tile::{
-    Access, Buffer, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp,
-    Storage, Var,
+    Access, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
 };
 use crate::types::DType;
 
@@ -179,12 +178,6 @@ fn own_loop(data: &KernelData, name: &str) -> Result<Loop, Refusal> {
     Ok(l)
 }
 
-/// Whether a statement reads another element of a buffer that it writes: one of an iteration before, as a running sum does.
-fn carries(stmt: &StmtData, buffer: Buffer) -> bool {
-    let write = stmt.write();
-    write.buffer == buffer && stmt.reads().iter().any(|read| read.buffer == buffer && read.index != write.index)
-}
-
 /// Proves that no value flows between iterations of a loop: every buffer written inside is either private to the kernel and
 /// not used outside the loop, or all accesses to it inside are partitioned by the loop's variable.
 fn check_independent(program: &Program, data: &KernelData, l: Loop) -> Result<(), Refusal> {
@@ -196,7 +189,7 @@ fn check_independent(program: &Program, data: &KernelData, l: Loop) -> Result<()
         let buffer = data.stmts[writer].write().buffer;
         let private = matches!(program.buffers[buffer].storage, Storage::Local(Space::Scratch | Space::Reg))
             && data.stmts_in_order().iter().all(|s| inside.contains(s) || !data.stmts[*s].touches(buffer))
-            && inside.iter().all(|&s| !carries(&data.stmts[s], buffer));
+            && inside.iter().all(|&s| data.stmts[s].write().buffer != buffer || !data.stmts[s].carries());
         let seen: Vec<Seen<'_>> = inside
             .iter()
             .map(|&s| &data.stmts[s])
