@@ -78,6 +78,7 @@ fn with_elements(
         }
         let total = before.checked_add(after).and_then(|n| n.checked_add(size)).filter(|&n| n <= MAX_PICKED);
         let total = total.ok_or_else(|| format!("dimension {axis} becomes longer than 2^20 elements"))?;
+        c.charge(total * 8)?;
         let list: Vec<u64> = (0..total as i64).map(|i| element(i - before as i64, size as i64) as u64).collect();
         x = pick(c, x, axis, &list)?;
     }

@@ -61,11 +61,21 @@ pub(super) struct Taps {
 }
 
 impl Taps {
+    /// The first neighbour, relative to the one below a place.
+    fn start_of(kernel: Kernel, shrink: f64) -> i64 {
+        ((-kernel.radius() / shrink).floor() as i64).saturating_add(1)
+    }
+
+    /// Number of neighbours of each place.
+    pub fn count_of(kernel: Kernel, shrink: f64) -> u64 {
+        Self::start_of(kernel, shrink).unsigned_abs().saturating_mul(2).saturating_add(2)
+    }
+
     /// Neighbours of some places on a dimension of `input` elements. A `shrink` below 1 widens the kernel, so that every
     /// element of the operand counts; with `exclude_outside` those outside do not.
     pub fn new(places: &[f64], input: u64, kernel: Kernel, shrink: f64, exclude_outside: bool) -> Self {
-        let start = (-kernel.radius() / shrink).floor() as i64 + 1;
-        let count = (2 - 2 * start) as usize;
+        let start = Self::start_of(kernel, shrink);
+        let count = Self::count_of(kernel, shrink) as usize;
         // What lies further outside than the kernel is wide is where its outermost neighbours are.
         let (low, high) = (-(count as f64), (input as usize + count) as f64);
         let mut taps = Self { input, first: Vec::new(), weights: Vec::new() };

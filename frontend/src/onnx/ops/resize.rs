@@ -86,6 +86,8 @@ fn resize(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
             if d.input == 0 {
                 return Err(format!("dimension {} has no elements to resize", d.axis).into());
             }
+            // Before the lists are made: a small file may ask for many long ones.
+            c.charge(d.list_bytes(mode))?;
             let places: Vec<f64> = (0..d.output).map(|i| d.place(&coordinates, i)).collect::<Result<_, Reason>>()?;
             let last = (d.input - 1) as f64;
             let is_outside = |&place: &f64| place < 0.0 || place > last;
@@ -252,6 +254,20 @@ impl Dimension {
         })
     }
 
+    /// Bytes of the lists that resizing makes.
+    fn list_bytes(&self, mode: Mode) -> u64 {
+        let neighbours = match mode {
+            Mode::Nearest(_) => 1,
+            Mode::Weighted { kernel, antialias, .. } => Taps::count_of(kernel, self.shrink(antialias)),
+        };
+        self.output.saturating_mul(neighbours.saturating_add(1)).saturating_mul(8)
+    }
+
+    /// How much wider than for a dimension that grows the kernel is, as its inverse.
+    fn shrink(&self, antialias: bool) -> f64 {
+        if antialias { self.exact_scale().min(1.0) } else { 1.0 }
+    }
+
     /// The scale without the rounding of a quotient of sizes.
     fn exact_scale(&self) -> f64 {
         if self.exact == self.output as f64 { self.exact / self.input as f64 } else { f64::from(self.scale) }
@@ -289,8 +305,7 @@ fn along(
             pick(c, x, d.axis, &list)
         }
         Mode::Weighted { kernel, antialias, exclude_outside } => {
-            let shrink = if antialias { d.exact_scale().min(1.0) } else { 1.0 };
-            let taps = Taps::new(places, d.input, kernel, shrink, exclude_outside);
+            let taps = Taps::new(places, d.input, kernel, d.shrink(antialias), exclude_outside);
             resample(c, x, d.axis, &taps)
         }
     }
