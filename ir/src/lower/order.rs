@@ -207,7 +207,8 @@ impl Lowering<'_> {
 
     /// Whether something reads a value.
     fn is_wanted(&self, value: Value) -> bool {
-        self.scope.output_of[value].is_some() || !self.scope.users[value].is_empty()
+        // New states of a scan are outputs of its body, though no kernel writes them as such.
+        !self.scope.users[value].is_empty() || self.graph.outputs.iter().any(|output| output.value == value)
     }
 
     /// The numbers from 0 to `n`, exclusive.

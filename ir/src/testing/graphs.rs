@@ -582,7 +582,7 @@ impl Builder {
 }
 
 /// Whether a result is certain, of moderate size, and narrowly bounded.
-fn is_tame(x: &Evaluated) -> bool {
+pub(super) fn is_tame(x: &Evaluated) -> bool {
     let narrow = match x.ty().dtype() {
         DType::F16 => 0.05,
         DType::BF16 => 0.3,

@@ -249,3 +249,17 @@ fn remainders_of_floats_are_exact() {
         check_on(&graph, &inputs);
     }
 }
+
+#[test]
+fn the_best_element_may_be_a_state() {
+    check(
+        r#"in v0 "s": f32[1] in v1 "x": f32[3, 7]
+        v2 "": f32[1], v3 "": i64[3, 1] = scan v0, v1 {trips: 3, reverse: false, states: 1, sequences: 1} @ "scan" graph "b" {
+            in v0 "s": f32[1] in v1 "row": f32[7]
+            v2 "joined": f32[8] = concat v1, v0 {axis: 0}
+            v3 "best": f32[1], v4 "where": i64[1] = top_k v2 {k: 1, axis: 0, largest: true}
+            out "s" v3 out "i" v4
+        }
+        out "best" v2 out "where" v3"#,
+    );
+}
