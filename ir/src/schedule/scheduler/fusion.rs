@@ -66,7 +66,14 @@ impl Scheduler<'_> {
                     writes_to(&self.program, k, read.buffer)
                         .all(|(write, by)| rounds_of(read, stmt).is_some_and(|at| rounds_of(write, by) == Some(at)))
                 });
-            return (elementwise && same_box && pointwise).then(|| consumer.name.clone());
+            // What the producer reads whole and the consumer overwrites, as a state of a scan, has to be read before.
+            let written = stmt.write();
+            let in_place = stmts.iter().all(|&s| {
+                let by = &data.stmts[s];
+                let mut others = by.accesses().into_iter().filter(|a| a.buffer == written.buffer);
+                others.all(|a| rounds_of(a, by).is_some_and(|at| rounds_of(written, stmt) == Some(at)))
+            });
+            return (elementwise && same_box && pointwise && in_place).then(|| consumer.name.clone());
         }
         None
     }
