@@ -29,7 +29,9 @@ use super::apply::{apply_directive, kernel_named};
 use super::{DimRef, Directive, KernelCost, Refusal, Schedule, ScheduleError, cost};
 use crate::machine::Target;
 use crate::tile::verify::register_bytes;
-use crate::tile::{Affine, Buffer, Item, KernelData, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash};
+use crate::tile::{
+    Affine, Buffer, Item, KernelData, LoopKind, Program, Space, Step, Stmt, StmtData, StmtOp, Storage, Var, hash,
+};
 
 /// How much the scheduler does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,9 +216,12 @@ impl Scheduler<'_> {
         let outermost: Vec<String> = body
             .iter()
             .filter_map(|item| match item {
-                Item::Loop(l, _) if data.loops[*l].extent > 1 => Some(data.loops[*l].name.clone()),
-                Item::Loop(..) | Item::Stmt(_) => None,
+                Item::Loop(l, _) => Some(&data.loops[*l]),
+                Item::Stmt(_) => None,
             })
+            // Unrolled loops stay so: what they index may lie in registers.
+            .filter(|l| l.extent > 1 && !matches!(l.kind, LoopKind::Unrolled))
+            .map(|l| l.name.clone())
             .collect();
         for loop_name in outermost {
             // Refused where iterations depend on each other: then it stays sequential.
