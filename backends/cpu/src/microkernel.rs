@@ -6,7 +6,7 @@
 //! A function computes `acc[r, c] += Σ_k a[r, k] · b[k, c]` for one [`GemmTile`], with all sizes and strides as immediates:
 //!
 //! ```text
-//! load rows × vectors accumulators
+//! load rows × vectors accumulators, or set them to zero
 //! for each step k:  load one row of b; for each row: broadcast a[r, k], multiply-add into the row's accumulators
 //! store the accumulators
 //! ```
@@ -108,6 +108,7 @@ struct Encoding {
     store: Code,
     broadcast: Code,
     multiply_add: Code,
+    xor: Code,
     first: Register,
     bytes: i64,
 }
@@ -120,6 +121,7 @@ impl Width {
                 store: Code::VEX_Vmovups_ymmm256_ymm,
                 broadcast: Code::VEX_Vbroadcastss_ymm_m32,
                 multiply_add: Code::VEX_Vfmadd231ps_ymm_ymm_ymmm256,
+                xor: Code::VEX_Vxorps_ymm_ymm_ymmm256,
                 first: Register::YMM0,
                 bytes: 32,
             },
@@ -128,6 +130,7 @@ impl Width {
                 store: Code::EVEX_Vmovups_zmmm512_k1z_zmm,
                 broadcast: Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32,
                 multiply_add: Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
+                xor: Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32,
                 first: Register::ZMM0,
                 bytes: 64,
             },
@@ -179,7 +182,12 @@ impl<'t> Assembler<'t> {
         }
         let results: Vec<_> = (0..self.rows).flat_map(|r| (0..self.vectors).map(move |v| (r, v))).collect();
         for &(r, v) in &results {
-            self.load(self.accumulator(r, v), ACC, r * self.tile.acc_row, v)?;
+            let to = self.accumulator(r, v);
+            if self.tile.from_zero {
+                self.a.add_instruction(Instruction::with3(self.e.xor, to, to, to)?)?;
+            } else {
+                self.load(to, ACC, r * self.tile.acc_row, v)?;
+            }
         }
         self.dimensions(0)?;
         for &(r, v) in &results {

@@ -97,7 +97,7 @@ fn a_statement_that_does_not_fit_is_refused() {
     let kernel = naive.kernels.values().next().unwrap().name.clone();
     for (directive, reason) in [
         (format!("intrinsic {kernel} mma f32_gemm_avx512"), "has no intrinsic"),
-        (format!("intrinsic {kernel} init f32_gemm_avx2"), "not a contraction"),
+        (format!("intrinsic {kernel} init f32_gemm_avx2"), "is not given to"),
         (format!("intrinsic {kernel} mma f32_gemm_avx2"), "does not fit its registers"),
     ] {
         let error = refusal(&directive);

@@ -3,7 +3,9 @@
 //! The scheduler learns from an [`Intrinsic`] which statements it can give to the backend and at what rate they then run; the
 //! schedule names it on the statement, and the backend's emitter takes the whole tile. No backend matches patterns by itself.
 
-use crate::tile::{Affine, KernelData, Program, Space, StmtData, StmtOp, Storage, Var};
+use crate::tile::{
+    Access, Affine, Inst, Item, KernelData, Program, Scalar, Space, Stmt, StmtData, StmtOp, Storage, Var,
+};
 use crate::types::DType;
 
 /// Rates and registers of what executes multiply-adds.
@@ -32,7 +34,8 @@ pub struct MacUnit {
 /// ```
 ///
 /// with `acc` and `b` contiguous along `d1`, `acc` in scratch memory, and constant strides everywhere else; or, lane by lane,
-/// the same with `a[d0, k0, .., d1]` contiguous along `d1` too, as in a depthwise convolution.
+/// the same with `a[d0, k0, .., d1]` contiguous along `d1` too, as in a depthwise convolution. A statement right before it that
+/// sets the same `acc` to zero may be given to the intrinsic too: then the sums start from zero and `acc` is not read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intrinsic {
     /// Name: dtype-op-isa, as `f32_gemm_avx512`.
@@ -73,6 +76,8 @@ pub struct GemmTile {
     pub lanewise: bool,
     /// Whether `a` and `b` are exchanged in the statement.
     pub exchanged: bool,
+    /// Whether sums start from zero rather than from `acc`.
+    pub from_zero: bool,
 }
 
 impl GemmTile {
@@ -105,7 +110,7 @@ impl Intrinsic {
                 return Err(format!("`{}` is not a full box of {} in memory", info.name, self.dtype));
             }
         }
-        let offset = |access: &crate::tile::Access| -> Affine {
+        let offset = |access: &Access| -> Affine {
             let layout = &program.buffers[access.buffer].layout;
             layout.offset(&access.index, &|v| kernel.extent_of(stmt, v))
         };
@@ -129,8 +134,16 @@ impl Intrinsic {
         let row = dims.iter().copied().find(|&d| d != columns && strides(d)[0] != 0);
         let exchanged = if lanewise { row.is_some_and(|d| strides(d)[1] == 0) } else { strides(columns)[2] == 0 };
         let columns_extent = stmt.dims[columns].extent;
-        let mut tile =
-            GemmTile { rows: 1, columns: columns_extent, depth: Vec::new(), acc_row: 0, a_row: 0, lanewise, exchanged };
+        let mut tile = GemmTile {
+            rows: 1,
+            columns: columns_extent,
+            depth: Vec::new(),
+            acc_row: 0,
+            a_row: 0,
+            lanewise,
+            exchanged,
+            from_zero: false,
+        };
         for &d in dims.iter().filter(|&&d| d != columns) {
             let [c, x, y] = strides(d);
             let (left, right) = if tile.exchanged { (y, x) } else { (x, y) };
@@ -158,6 +171,54 @@ impl Intrinsic {
         }
         Ok(tile)
     }
+}
+
+/// The contraction after a statement that sets its accumulators to zero, element by element: what an intrinsic can do in one.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn zeroed_contraction(program: &Program, kernel: &KernelData, stmt: Stmt) -> Result<Stmt, String> {
+    let zero = &kernel.stmts[stmt];
+    let StmtOp::Map { dst, value } = &zero.op else { return Err("it is no map".into()) };
+    let plain = Scalar::from_f64(program.buffers[dst.buffer].dtype, 0.0);
+    if value.insts[..] != [Inst::Const(plain)] {
+        return Err("it does not write zeros".into());
+    }
+    let next = kernel.locate(stmt).and_then(|(path, _)| {
+        let (last, parents) = path.split_last()?;
+        let mut body = &kernel.body;
+        for &p in parents {
+            let Item::Loop(_, inner) = body.get(p)? else { return None };
+            body = inner;
+        }
+        match body.get(last + 1)? {
+            Item::Stmt(next) => Some(*next),
+            Item::Loop(..) => None,
+        }
+    });
+    let Some(next) = next else { return Err("no statement follows it".into()) };
+    let sum = &kernel.stmts[next];
+    let StmtOp::Mma { acc, .. } = &sum.op else { return Err("what follows it is not a contraction".into()) };
+    let same =
+        dst.buffer == acc.buffer && footprint(program, kernel, zero, dst) == footprint(program, kernel, sum, acc);
+    if same { Ok(next) } else { Err("what follows it uses other accumulators".into()) }
+}
+
+/// Where an access starts, and the strides and extents of the dimensions that move it.
+fn footprint(program: &Program, kernel: &KernelData, stmt: &StmtData, access: &Access) -> (Affine, Vec<(i64, u64)>) {
+    let layout = &program.buffers[access.buffer].layout;
+    let mut start = layout.offset(&access.index, &|v| kernel.extent_of(stmt, v));
+    let mut moves = Vec::new();
+    for (d, dim) in stmt.dims.iter().enumerate() {
+        let var = Var::Dim(d as u32);
+        let stride = start.coefficient(var);
+        if stride != 0 && dim.extent > 1 {
+            moves.push((stride, dim.extent));
+        }
+        start = start.sub(&Affine::var(var).scale(stride));
+    }
+    moves.sort_unstable();
+    (start, moves)
 }
 
 /// Appends a reduced dimension, as one with the last if steps run on from one to the other.

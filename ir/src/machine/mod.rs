@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::tile::{KernelData, Program};
 pub use builtin::{BUILTIN_NAMES, builtin};
-pub use intrinsic::{GemmTile, Intrinsic, MacUnit, Steps};
+pub use intrinsic::{GemmTile, Intrinsic, MacUnit, Steps, zeroed_contraction};
 
 /// Processor architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]

@@ -102,7 +102,8 @@ fn body_cycles(data: &KernelData, body: &[Item], times: f64, target: &dyn Target
 fn stmt_cost(stmt: &StmtData, target: &dyn Target) -> (f64, f64) {
     let machine = target.machine();
     if let Some(i) = target.intrinsics().iter().find(|i| stmt.intrinsic.as_deref() == Some(i.name)) {
-        return intrinsic_cost(stmt, i);
+        // What sets accumulators to zero is part of the contraction after it.
+        return if matches!(stmt.op, StmtOp::Map { .. }) { (0.0, 0.0) } else { intrinsic_cost(stmt, i) };
     }
     let lanes = machine.lanes_f32() as f64;
     let points = stmt.points() as f64;

@@ -1,7 +1,7 @@
 //! Calls of assembled micro-kernels, where a statement names one.
 
-use aic_ir::machine::Target;
-use aic_ir::tile::{Stmt, StmtData};
+use aic_ir::machine::{Target, zeroed_contraction};
+use aic_ir::tile::{Stmt, StmtData, StmtOp};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, ExtFuncData, ExternalName, InstBuilder, Signature, UserExternalName};
 
@@ -15,7 +15,16 @@ impl Emitter<'_, '_> {
         let missing = || format!("`{}` names the intrinsic `{name}`, which this target does not have", stmt.name);
         let intrinsic = self.target.intrinsics().iter().find(|i| i.name == name).ok_or_else(missing)?;
         let width = microkernel::width(name).ok_or_else(missing)?;
-        let tile = intrinsic.tile(self.program, self.kernel, stmt)?;
+        let (program, kernel) = (self.program, self.kernel);
+        if let StmtOp::Map { .. } = stmt.op {
+            // The contraction after it starts from zero.
+            return zeroed_contraction(program, kernel, s).map(|_| ());
+        }
+        let mut tile = intrinsic.tile(program, kernel, stmt)?;
+        tile.from_zero = kernel.stmts_in_order().into_iter().any(|zero| {
+            kernel.stmts[zero].intrinsic.as_deref() == Some(name)
+                && zeroed_contraction(program, kernel, zero).is_ok_and(|sum| sum == s)
+        });
         let [left, right] = if tile.exchanged { [2, 1] } else { [1, 2] };
         let callee = self.table.gemm(name, width, tile)?;
 

@@ -2,7 +2,7 @@
 
 use super::dependence::{Seen, common_partition};
 use super::{Refusal, dim_of, kernel_named, stmt_named};
-use crate::machine::Target;
+use crate::machine::{Target, zeroed_contraction};
 use crate::schedule::DimRef;
 use crate::tile::{
     Access, Exec, Expr, ExprRef, Inst, Item, KernelData, Loop, LoopKind, Program, Space, StmtData, StmtOp, Storage, Var,
@@ -164,6 +164,14 @@ pub(super) fn intrinsic(
         return Err(Refusal::Illegal(format!("machine `{}` has no intrinsic `{name}`", target.machine().name)));
     };
     let data = &program.kernels[k];
+    if matches!(data.stmts[s].op, StmtOp::Map { .. }) {
+        let sum = zeroed_contraction(program, data, s).map_err(|e| Refusal::Illegal(format!("`{stmt}`: {e}")))?;
+        if data.stmts[sum].intrinsic.as_deref() != Some(name) {
+            return Err(Refusal::Illegal(format!("`{stmt}`: the contraction after it is not given to `{name}`")));
+        }
+        program.kernels[k].stmts[s].intrinsic = Some(name.to_owned());
+        return Ok(());
+    }
     intrinsic.tile(program, data, &data.stmts[s]).map_err(|e| Refusal::Illegal(format!("`{stmt}`: {e}")))?;
     program.kernels[k].stmts[s].intrinsic = Some(name.to_owned());
     Ok(())

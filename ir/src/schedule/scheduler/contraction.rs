@@ -339,9 +339,13 @@ impl Scheduler<'_> {
             let mut by_intrinsic = false;
             let mut after = Vec::new();
             let mut accumulated = false;
-            for s in group {
+            for (i, s) in group.iter().cloned().enumerate() {
                 if matches!(self.stmt(kernel, &s)?.op, StmtOp::Mma { .. }) {
                     by_intrinsic = self.try_intrinsic(kernel, &s, c);
+                    if by_intrinsic && i > 0 {
+                        // Refused where the sums do not start from zero.
+                        self.try_intrinsic(kernel, &group[i - 1], c);
+                    }
                     if !by_intrinsic {
                         self.reduced_loops(kernel, &s, &c.columns.0)?;
                     }
