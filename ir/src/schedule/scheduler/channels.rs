@@ -151,7 +151,14 @@ impl Scheduler<'_> {
 
     /// Gives temporaries that windows reach beyond a border with the value that is read there.
     fn borders(&mut self) -> Result<(), ScheduleError> {
-        let buffers: Vec<Buffer> = self.program.buffers.keys().collect();
+        // Few buffers are read beyond their border, and looking at one takes a walk over the program.
+        let mut buffers = BTreeSet::new();
+        for step in &self.program.steps {
+            let Step::Run(k) = step else { continue };
+            for stmt in self.program.kernels[*k].stmts.values() {
+                buffers.extend(stmt.reads().into_iter().filter(|a| a.fill.is_some()).map(|a| a.buffer));
+            }
+        }
         for b in buffers {
             let Some((border, value)) = self.border_of(b) else { continue };
             let buffer = self.program.buffers[b].name.clone();
