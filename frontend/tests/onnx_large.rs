@@ -164,3 +164,17 @@ fn constants_of_a_body_are_copied_once() {
     assert_eq!(graph.map(|g| g.order.len()), Ok(1000));
     assert!(peak <= BASE_BYTES + BYTES_PER_BYTE * size, "{peak} bytes of memory for {size} bytes");
 }
+
+#[test]
+fn a_chain_of_more_kernels_than_are_compiled_is_refused_by_its_first_node_too_many() {
+    let mut model = Model::new(17).input("x0", FLOAT, &["2"]);
+    for i in 0..8200 {
+        model = model.node("Tanh", &[&format!("x{i}")], &[&format!("x{}", i + 1)]);
+    }
+    let graph = model.output("x8200").read().expect("a good model");
+    let text = compile::lowered(graph).expect_err("too many kernels");
+    assert_eq!(
+        text,
+        "node 'node_x8193': the model comes to more than 8192 kernels, which is the most that are compiled"
+    );
+}
