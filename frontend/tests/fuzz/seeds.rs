@@ -340,10 +340,10 @@ fn folders() -> Vec<Case> {
     };
     let pooling =
         br#"{"word_embedding_dimension": 4, "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
-    let mut language_model = Checkpoint::of("bert");
-    language_model.linear("cls.predictions.transform.dense", 4, 4);
-    language_model.norm("cls.predictions.transform.LayerNorm");
-    language_model.add("cls.predictions.bias", &[7]);
+    let mut language_model = Checkpoint::of("roberta");
+    language_model.linear("lm_head.dense", 4, 4);
+    language_model.norm("lm_head.layer_norm");
+    language_model.add("lm_head.bias", &[7]);
     let index = |tensors: &Checkpoint| {
         let map: Vec<String> = tensors.0.keys().map(|name| format!(r#""{name}": "a.safetensors""#)).collect();
         format!(r#"{{"metadata": {{"total_size": 1}}, "weight_map": {{{}}}}}"#, map.join(", ")).into_bytes()
@@ -352,7 +352,7 @@ fn folders() -> Vec<Case> {
     vec![
         case(
             vec![
-                ("config.json", config("bert", "BertForMaskedLM").into_bytes()),
+                ("config.json", config("roberta", "RobertaForMaskedLM").into_bytes()),
                 ("model.safetensors", language_model.bytes(Dtype::BF16, "")),
             ],
             &["seq=3"],
