@@ -124,6 +124,10 @@ pub(super) fn parallel(program: &mut Program, kernel: &str, name: &str) -> Resul
     let k = kernel_named(program, kernel)?;
     let data = &program.kernels[k];
     let l = own_loop(data, name)?;
+    if data.loops[l].kind == LoopKind::Unrolled {
+        // It may index registers.
+        return Err(Refusal::Illegal(format!("`{name}` is unrolled")));
+    }
     check_independent(program, data, l)?;
     program.kernels[k].loops[l].kind = LoopKind::Parallel;
     Ok(())
