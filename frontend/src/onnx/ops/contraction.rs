@@ -2,13 +2,13 @@
 
 use aic_ir::graph::{BinaryOp, Op, Value};
 
-use super::accept::FLOATS;
+use super::accept::{FLOATS, WIDE};
 use super::{OpRule, rule};
 use crate::builder::Reason;
 use crate::onnx::context::NodeContext;
 
 pub(super) const RULES: &[OpRule] = &[
-    rule("MatMul", (2, 2), &[], "floats; any ranks", matmul).types(FLOATS),
+    rule("MatMul", (2, 2), &[], "any ranks; integers wrap", matmul).types(WIDE),
     rule("Gemm", (2, 3), &["alpha", "beta", "transA", "transB"], "floats", gemm).types(FLOATS),
 ];
 
