@@ -51,7 +51,8 @@ fn col2im(c: &mut NodeContext<'_>) -> Result<Value, Reason> {
         padded.push(size);
     }
     let &[n, channels, columns] = c.shape(x) else { return Err("three dimensions are needed".into()) };
-    if block.len() != spatial || !channels.is_multiple_of(elements) || columns != places.iter().product::<u64>() {
+    let count = places.iter().try_fold(1u64, |n, &p| n.checked_mul(p));
+    if block.len() != spatial || !channels.is_multiple_of(elements) || count != Some(columns) {
         return Err(format!("columns {:?} do not fit an image of shape {image:?}", c.shape(x)).into());
     }
     let channels = channels / elements;
