@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Directive, ScheduleError, Scheduler, uses_dim};
 use crate::schedule::Operand;
-use crate::tile::{Access, Affine, Atom, Buffer, KernelData, Layout, Scalar, Step, StmtData, StmtOp, Storage, Var};
+use crate::tile::{Access, Atom, Buffer, KernelData, Layout, Scalar, Step, StmtData, StmtOp, Storage, Var};
 
 /// Fewest output channels of a convolution that runs by channels.
 const MIN_CHANNELS: u64 = 4;
@@ -121,8 +121,8 @@ impl Scheduler<'_> {
         }
     }
 
-    /// The dimension of channels, if a contraction is a convolution and its result, or what it reads, has them side by side;
-    /// or else its window has more than one point, so that along the lines of an image there is no product of matrices.
+    /// The dimension of channels, if a contraction is a convolution and its sums, its result, or what it reads, has them side
+    /// by side.
     pub(super) fn channels_are_columns(
         &self,
         kernel: &str,
@@ -145,9 +145,11 @@ impl Scheduler<'_> {
         let read = mma.accesses()[if image == Operand::A { 1 } else { 2 }];
         let reduced = mma.dims.iter().rposition(|d| d.name.starts_with('k'));
         let result = last.dim_named("d1").map(|d| step(last, last.write(), d));
-        let side_by_side =
-            result == Some(1) || step(mma, read, d) == 1 || reduced.is_some_and(|k| step(mma, read, k) == 1);
-        Ok((side_by_side || has_window(mma, read)).then_some(d))
+        let side_by_side = result == Some(1)
+            || step(mma, mma.write(), d) == 1
+            || step(mma, read, d) == 1
+            || reduced.is_some_and(|k| step(mma, read, k) == 1);
+        Ok(side_by_side.then_some(d))
     }
 
     /// Gives temporaries that windows reach beyond a border with the value that is read there.
@@ -196,14 +198,6 @@ impl Scheduler<'_> {
         let small = border.iter().zip(&info.shape).all(|(&(before, after), &size)| before + after <= size.max(8));
         value.filter(|_| small && border.iter().any(|&x| x != (0, 0))).map(|value| (border, value))
     }
-}
-
-/// Whether a convolution reads several points of an image for one of its result, or points that are apart.
-fn has_window(mma: &StmtData, image: &Access) -> bool {
-    let is = |kind: char, e: &Affine| {
-        (0..mma.dims.len()).any(|d| mma.dims[d].name.starts_with(kind) && e.uses(Var::Dim(d as u32)))
-    };
-    image.fill.is_some() || image.index.iter().any(|e| is('d', e) && is('k', e))
 }
 
 /// Whether a statement writes its own dimensions in order, so that its `d1` are channels.
