@@ -74,6 +74,12 @@ pub enum LowerError {
         /// The most there may be.
         limit: usize,
     },
+    /// A scan, with those around it, has more rounds than a program may run.
+    #[error("node '{node}': more than 2^32 rounds of loops inside one another")]
+    TooManyRounds {
+        /// The user's name of the node.
+        node: String,
+    },
     /// A table that lowering would have to make is too large.
     #[error("node '{node}': {what} of {elems} elements passes the limit of {limit} bytes for all tables")]
     TableTooLarge {

@@ -18,10 +18,17 @@ use super::{LowerError, Lowering, Scope};
 use crate::graph::{Node, Scan, Value};
 use crate::tile::{Affine, Step, Storage};
 
+/// Most rounds of repeats inside one another. A program that ran longer than this would not end in a reasonable time.
+const MAX_ROUNDS: u64 = 1 << 32;
+
 impl<'g> Lowering<'g> {
     pub(super) fn scan(&mut self, node: Node, scan: &'g Scan) -> Result<(), LowerError> {
         let data = &self.graph.nodes[node];
         let (name, results) = (&data.name, &data.outputs);
+        let rounds = self.repeats.iter().try_fold(scan.trips, |n, &trips| n.checked_mul(trips));
+        if rounds.is_none_or(|n| n > MAX_ROUNDS) {
+            return Err(LowerError::TooManyRounds { node: name.clone() });
+        }
         let (initial, rest) = data.inputs.split_at(scan.states);
         let (sequences, captured) = rest.split_at(scan.sequences);
 
@@ -128,5 +135,36 @@ impl View {
         index.extend(Tile::of(&shape).all());
         let at = self.at(&index, &Tile::of(&shape));
         View { buffer: self.buffer, shape, index: at.index, whole: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{BinaryOp, Graph, Op, Scan};
+    use crate::lower::{LowerError, lower};
+    use crate::types::{DType, TensorType};
+
+    /// `s' = s + s`, `trips` times.
+    fn doubling(trips: u64) -> Graph {
+        let ty = TensorType::new(DType::F32, [2]).unwrap();
+        let mut body = Graph::new("body");
+        let s = body.add_input("s", ty.clone());
+        let next = body.add_node("next", Op::Binary(BinaryOp::Add), &[s, s]).unwrap();
+        body.add_output("s", next);
+        let mut graph = Graph::new("doubling");
+        let x = graph.add_input("x", ty);
+        let scan = Scan { body, trips, reverse: false, states: 1, sequences: 0 };
+        let results = graph.add_node_of_many("loop", Op::Scan(Box::new(scan)), &[x]).unwrap();
+        graph.add_output("y", results[0]);
+        graph
+    }
+
+    #[test]
+    fn endless_loops_are_refused() {
+        lower(&doubling(1 << 32)).unwrap();
+        for trips in [(1 << 32) + 1, 1 << 62] {
+            let error = lower(&doubling(trips)).unwrap_err();
+            assert_eq!(error, LowerError::TooManyRounds { node: "loop".into() });
+        }
     }
 }
