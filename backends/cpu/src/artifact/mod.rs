@@ -12,7 +12,7 @@
 //! | `names` | C identifiers |
 //! | `abi` | the interface's functions: checks, then the program's entry |
 //! | [`object`] | sections, symbols and relocations, in no file format yet |
-//! | [`format`] | the formats of object files; `elf`, `macho`, `coff` write them |
+//! | [`mod@format`] | the formats of object files; `elf`, `macho`, `coff` write them |
 //! | `archive` | libraries of one object, in the flavor of each format |
 //! | [`cdylib`] | what to tell the system's linker |
 //! | [`weights`] | the weight block, streamed; its external form |
