@@ -26,6 +26,9 @@ const MAX_TILE_MACS: u64 = 160;
 /// Steps of the reduced dimension in one tile: amortizes the loop's own instructions.
 const REDUCED_STEPS: u64 = 4;
 
+/// Most instructions of a statement of an epilogue that is repeated for all of a register tile.
+const MAX_EPILOGUE: u64 = 2048;
+
 /// Fewest steps of the reduced dimension that a micro-kernel is called for.
 const MIN_INTRINSIC_DEPTH: u64 = 8;
 
@@ -352,12 +355,18 @@ impl Scheduler<'_> {
                     accumulated = true;
                 } else if by_intrinsic {
                     epilogue.push(s);
+                } else if accumulated {
+                    after.push(s);
                 } else {
                     self.try_vectorize(kernel, &s, &c.columns.0);
-                    if accumulated {
-                        after.push(s);
-                    }
                 }
+            }
+            // What is too long to be repeated for all of the tile takes the sums from memory, as after a micro-kernel.
+            if self.straight_line(kernel, &after)? > MAX_EPILOGUE {
+                epilogue.append(&mut after);
+            }
+            for s in &after {
+                self.try_vectorize(kernel, s, &c.columns.0);
             }
             if let Some((rows, _)) = &c.rows {
                 self.long_epilogue(kernel, &after, rows)?;
@@ -371,6 +380,18 @@ impl Scheduler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Instructions of the longest of some statements on a whole tile, executed in vectors.
+    fn straight_line(&self, kernel: &str, stmts: &[String]) -> Result<u64, ScheduleError> {
+        let lanes = self.target.machine().lanes_f32();
+        let mut longest = 0;
+        for s in stmts {
+            let stmt = self.stmt(kernel, s)?;
+            let StmtOp::Map { value, .. } = &stmt.op else { continue };
+            longest = longest.max(stmt.points().div_ceil(lanes).saturating_mul(value.insts.len() as u64));
+        }
+        Ok(longest)
     }
 
     /// Runs an epilogue that passes values on row by row, so that they take registers for a row and not for the tile. The rows
