@@ -47,7 +47,11 @@ impl Lowering<'_> {
         sum
     }
 
-    /// `c = x - mean x; y = c / √(mean c² + epsilon) · scale + bias`.
+    /// `c = x - mean x; d = mean c; y = (c - d) / √(mean c² - d² + epsilon) · scale + bias`.
+    ///
+    /// The mean of a row that is nearly constant is wrong by more than the row varies, for all that rounding can do. What it is
+    /// wrong by is `d`, so that is taken off again: the corrected two-pass algorithm (Chan, Golub and LeVeque, *Algorithms
+    /// for computing the sample variance*, The American Statistician 37(3), 1983).
     pub(super) fn layer_norm(&mut self, node: Node, result: Value, axis: usize, epsilon: f32) {
         let graph = self.graph;
         let &[x, scale, bias] = graph.nodes[node].inputs.as_slice() else { return };
@@ -62,8 +66,8 @@ impl Lowering<'_> {
         let row_points = Tile::of(kept).reducing(normalized);
         let (stat_at, at) = (stats.all(), points.all());
 
-        let [sum, mean, squares, deviation] =
-            ["sum", "mean", "squares", "rstd"].map(|what| self.temp(&kernel, what, dtype, kept));
+        let [sum, mean, drift, shift, squares, deviation] =
+            ["sum", "mean", "drift", "shift", "squares", "rstd"].map(|what| self.temp(&kernel, what, dtype, kept));
         let [centered, squared] = ["centered", "squared"].map(|what| self.temp(&kernel, what, dtype, ty.shape()));
         let zero = Scalar::from_f64(dtype, 0.0);
 
@@ -81,6 +85,15 @@ impl Lowering<'_> {
         expr.push(Inst::Binary(ScalarBinary::Sub, value, center));
         kernel.map("center", &points, centered.at(&at, &points), expr);
 
+        kernel.init("drift_init", &stats, drift.at(&stat_at, &stats), zero);
+        let src = centered.at(&at, &row_points);
+        kernel.reduce("drift", &row_points, drift.at(&stat_at, &row_points), Combine::Add, src);
+        let mut expr = Expr::default();
+        let total = expr.push(Inst::Load(drift.at(&stat_at, &stats)));
+        let n = constant(&mut expr, dtype, count as f64);
+        expr.push(Inst::Binary(ScalarBinary::Div, total, n));
+        kernel.map("shift", &stats, shift.at(&stat_at, &stats), expr);
+
         let mut expr = Expr::default();
         let value = expr.push(Inst::Load(centered.at(&at, &points)));
         expr.push(Inst::Binary(ScalarBinary::Mul, value, value));
@@ -92,7 +105,13 @@ impl Lowering<'_> {
         let mut expr = Expr::default();
         let total = expr.push(Inst::Load(squares.at(&stat_at, &stats)));
         let n = constant(&mut expr, dtype, count as f64);
-        let variance = expr.push(Inst::Binary(ScalarBinary::Div, total, n));
+        let mean_square = expr.push(Inst::Binary(ScalarBinary::Div, total, n));
+        let off = expr.push(Inst::Load(shift.at(&stat_at, &stats)));
+        let off_square = expr.push(Inst::Binary(ScalarBinary::Mul, off, off));
+        let difference = expr.push(Inst::Binary(ScalarBinary::Sub, mean_square, off_square));
+        // Rounding must not make it negative; a NaN stays one, as the second operand.
+        let none = constant(&mut expr, dtype, 0.0);
+        let variance = expr.push(Inst::Binary(ScalarBinary::Max, none, difference));
         let epsilon = constant(&mut expr, dtype, f64::from(epsilon));
         let variance = expr.push(Inst::Binary(ScalarBinary::Add, variance, epsilon));
         let root = expr.push(Inst::Unary(ScalarUnary::Sqrt, variance));
@@ -102,6 +121,8 @@ impl Lowering<'_> {
 
         let mut expr = Expr::default();
         let value = expr.push(Inst::Load(centered.at(&at, &points)));
+        let off = expr.push(Inst::Load(shift.at(&stat_at, &points)));
+        let value = expr.push(Inst::Binary(ScalarBinary::Sub, value, off));
         let factor = expr.push(Inst::Load(deviation.at(&stat_at, &points)));
         let normal = expr.push(Inst::Binary(ScalarBinary::Mul, value, factor));
         let scale = self.load(&mut expr, scale, &at[axis..], &points);

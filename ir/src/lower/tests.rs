@@ -226,6 +226,9 @@ fn layer_norm_has_two_passes() {
             "layer_norm_0.sum d0",
             "layer_norm_0.mean d0",
             "layer_norm_0.center d0",
+            "layer_norm_0.drift_init d0",
+            "layer_norm_0.drift d0",
+            "layer_norm_0.shift d0",
             "layer_norm_0.square d0",
             "layer_norm_0.squares_init d0",
             "layer_norm_0.squares d0",
@@ -234,8 +237,9 @@ fn layer_norm_has_two_passes() {
         ]
     );
     assert_eq!(
-        lowered(&g)[8],
-        "layer_norm_0.norm d0:2 d1:8: y[d0, d1] <- layer_norm_0.centered[d0, d1] layer_norm_0.rstd[d0] scale[d1] bias[d1]"
+        lowered(&g)[11],
+        "layer_norm_0.norm d0:2 d1:8: y[d0, d1] <- layer_norm_0.centered[d0, d1] layer_norm_0.shift[d0] \
+         layer_norm_0.rstd[d0] scale[d1] bias[d1]"
     );
 }
 

@@ -362,7 +362,7 @@ impl Scheduler<'_> {
                 }
             }
             // What is too long to be repeated for all of the tile takes the sums from memory, as after a micro-kernel.
-            if self.straight_line(kernel, &after)? > MAX_EPILOGUE {
+            if self.straight_line(kernel, &after, &c.columns.0)? > MAX_EPILOGUE {
                 epilogue.append(&mut after);
             }
             for s in &after {
@@ -382,14 +382,17 @@ impl Scheduler<'_> {
         Ok(())
     }
 
-    /// Instructions of the longest of some statements on a whole tile, executed in vectors.
-    fn straight_line(&self, kernel: &str, stmts: &[String]) -> Result<u64, ScheduleError> {
+    /// Instructions of the longest of some statements on a whole tile, executed in vectors of columns that fill them.
+    fn straight_line(&self, kernel: &str, stmts: &[String], columns: &str) -> Result<u64, ScheduleError> {
         let lanes = self.target.machine().lanes_f32();
         let mut longest = 0;
         for s in stmts {
             let stmt = self.stmt(kernel, s)?;
             let StmtOp::Map { value, .. } = &stmt.op else { continue };
-            longest = longest.max(stmt.points().div_ceil(lanes).saturating_mul(value.insts.len() as u64));
+            let fills = |d: usize| stmt.dims[d].extent.is_multiple_of(lanes);
+            let four_bytes = self.program.buffers[stmt.write().buffer].dtype.bytes() == 4;
+            let vector = if four_bytes && stmt.dim_named(columns).is_some_and(fills) { lanes } else { 1 };
+            longest = longest.max((stmt.points() / vector).saturating_mul(value.insts.len() as u64));
         }
         Ok(longest)
     }
